@@ -1,0 +1,169 @@
+"""Evaluation items as token sequences to run and log-probabilities to read from them.
+
+An item asks for ``log P(positive | prompt) - log P(negative | prompt)`` over whole continuation strings. A
+tokenizer may merge across the end of the prompt, so the prompt's own tokens are not trusted: ``prompt +
+positive`` and ``prompt + negative`` are tokenised whole. Up to their first difference, at token ``c``, both
+have the same tokens and therefore the same log-probabilities, which cancel::
+
+    log-odds = sum_{t >= c} log p(pos_t | pos_<t)  -  sum_{t >= c} log p(neg_t | neg_<t)
+
+That is the difference of the log-probabilities of the two whole texts, for any tokenizer. What has to be run
+is
+
+- the common tokens ``[:c]`` alone, if neither text goes on for more than one token after them: both
+log-probabilities
+  are read at the last position;
+- one text without its last token, if only that one goes on; the other's token is read on the way;
+- both texts without their last tokens otherwise.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from contrans_lens.errors import EvaluationError
+from contrans_lens.models import HookedModel, TokenBatch, tokenize
+from contrans_lens.texts import EvaluationItem
+
+_SHOWN = 40
+
+
+@dataclass(frozen=True)
+class Read:
+    """One log-probability that counts for an item."""
+
+    item: int
+    """Which item."""
+    position: int
+    """Position whose next-token distribution is read."""
+    token: int
+    """The token looked up there."""
+    sign: int
+    """+1 for the positive continuation, -1 for the negative one."""
+
+
+@dataclass
+class TokenRow:
+    """One sequence to run and what is read from it."""
+
+    tokens: list[int]
+    """Token ids, without padding."""
+    offsets: tuple[tuple[int, int], ...]
+    """Character span of each token in ``text``."""
+    text: str
+    """The text the tokens are the beginning of."""
+    prompt_length: int
+    """How many of the tokens belong to the prompt."""
+    bos: bool
+    """Whether the first token is BOS."""
+    reads: list[Read] = field(default_factory=list)
+    """What is read from it."""
+
+
+def plan_items(model: HookedModel, items: Sequence[EvaluationItem]) -> list[TokenRow]:
+    """Tokenise items and work out which sequences to run (module docstring). Equal sequences are run once.
+
+    Raises:
+        EvaluationError: no items; a continuation of zero length, or two that are the same tokens; an item
+            longer than the model's context; continuations that differ in the very first token of a text
+            without BOS.
+    """
+    if not items:
+        raise EvaluationError("there are no evaluation items to score.")
+    texts = []
+    for number, item in enumerate(items):
+        for side, text in (("positive", item.positive), ("negative", item.negative)):
+            if not text:
+                raise EvaluationError(f"{_name(number, item)}: the {side} continuation is empty.")
+            texts.append(item.prompt + text)
+    batch = tokenize(model, texts, truncate="right")
+    rows: dict[tuple[int, tuple[int, ...]], TokenRow] = {}
+    for number, item in enumerate(items):
+        pair = [_full_row(model, batch, texts, 2 * number + side, number, item) for side in range(2)]
+        for row in _rows_of_item(pair[0], pair[1], number, item):
+            kept = rows.setdefault((row.prompt_length, tuple(row.tokens)), row)
+            if kept is not row:
+                kept.reads += row.reads
+    return list(rows.values())
+
+
+def plan_texts(model: HookedModel, texts: Sequence[str], max_tokens: int | None) -> tuple[list[TokenRow], list[bool]]:
+    """Neutral texts as sequences whose every next token is read; the second list says which were cut.
+
+    The last token is only predicted, so it is not run. ``item`` of the reads is the number of the text.
+
+    Raises:
+        EvaluationError: a text with nothing to predict (one token).
+        TextError: no texts, or an empty one.
+    """
+    batch = tokenize(model, list(texts), truncate="right", max_length=max_tokens)
+    rows = []
+    for number, text in enumerate(texts):
+        ids = batch.tokens[number][batch.mask[number]].tolist()
+        if len(ids) < 2:
+            raise EvaluationError(f"text {number} ({text[:_SHOWN]!r}) has no token to predict; leave it out.")
+        reads = [Read(number, position, token, 1) for position, token in enumerate(ids[1:])]
+        rows.append(TokenRow(ids[:-1], batch.offsets[number][:-1], text, len(ids) - 1, batch.bos, reads))
+    return rows, [cut > 0 for cut in batch.truncated]
+
+
+def _name(number: int, item: EvaluationItem) -> str:
+    shown = item.prompt if len(item.prompt) <= _SHOWN else f"...{item.prompt[-_SHOWN:]}"
+    return f"evaluation item {number} ({shown!r})"
+
+
+def _full_row(
+    model: HookedModel, batch: TokenBatch, texts: Sequence[str], index: int, number: int, item: EvaluationItem
+) -> TokenRow:
+    """Prompt and continuation as one row, with nothing read from it yet."""
+    if batch.truncated[index]:
+        length = int(batch.mask[index].sum()) + batch.truncated[index]
+        raise EvaluationError(
+            f"{_name(number, item)} has {length} tokens with its continuation; the model's context is "
+            f"{model.cfg.n_ctx}. Shorten the prompt."
+        )
+    offsets = batch.offsets[index]
+    # A token that straddles the end of the prompt belongs to the continuation: the prompt alone would not
+    # give it.
+    prompt_length = sum(stop <= len(item.prompt) for _, stop in offsets)
+    if prompt_length == len(offsets):
+        raise EvaluationError(
+            f"{_name(number, item)}: the tokenizer makes no token of the continuation "
+            f"{texts[index][len(item.prompt) :]!r}."
+        )
+    ids = batch.tokens[index][batch.mask[index]].tolist()
+    return TokenRow(ids, offsets, texts[index], prompt_length, batch.bos)
+
+
+def _rows_of_item(positive: TokenRow, negative: TokenRow, number: int, item: EvaluationItem) -> list[TokenRow]:
+    if positive.tokens == negative.tokens:
+        raise EvaluationError(
+            f"{_name(number, item)}: the continuations {item.positive!r} and {item.negative!r} are the same "
+            "tokens, so nothing tells them apart."
+        )
+    common = 0
+    for one, other in zip(positive.tokens, negative.tokens, strict=False):
+        if one != other:
+            break
+        common += 1
+    if common == 0:
+        raise EvaluationError(
+            f"{_name(number, item)}: the continuations differ in the first token of the text and the model "
+            "reads no BOS before it, so there is nothing to predict it from. Give a longer prompt."
+        )
+    first, second = _cut(positive, common, number, 1), _cut(negative, common, number, -1)
+    # What is read at the end of the common tokens can be read on the way through the longer row.
+    if len(second.tokens) == common:
+        first.reads += second.reads
+        return [first]
+    if len(first.tokens) == common:
+        second.reads += first.reads
+        return [second]
+    return [first, second]
+
+
+def _cut(row: TokenRow, common: int, number: int, sign: int) -> TokenRow:
+    """The tokens that must be run to read a row's log-probabilities from token ``common`` on."""
+    reads = [Read(number, place - 1, row.tokens[place], sign) for place in range(common, len(row.tokens))]
+    length = max(common, len(row.tokens) - 1)
+    prompt_length = min(row.prompt_length, length)
+    return TokenRow(row.tokens[:length], row.offsets[:length], row.text, prompt_length, row.bos, reads)

@@ -1,0 +1,186 @@
+"""The score of an evaluation item: ``P(positive) / (P(positive) + P(negative))``.
+
+The probabilities are those of the whole continuation strings. With log-probabilities summed over tokens the
+score is ``sigmoid(log P(positive) - log P(negative))``. Log-probabilities are taken in float32 (float64 where
+the model is) and summed in float64.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from contrans_lens.errors import EvaluationError
+from contrans_lens.evaluation.continuations import TokenRow, plan_items
+from contrans_lens.evaluation.stacked import StackedRuns, Within
+from contrans_lens.interventions import Intervention, steer
+from contrans_lens.models import HookedModel, TokenBatch
+from contrans_lens.texts import EvaluationItem
+
+Measure = Literal["probability", "log_odds"]
+
+
+def score_items(
+    model: HookedModel,
+    items: Sequence[EvaluationItem],
+    interventions: Intervention | Sequence[Intervention] = (),
+    *,
+    measure: Measure = "probability",
+    batch_size: int | None = None,
+    token_budget: int | None = None,
+) -> Float[Tensor, " item"]:
+    """Score items under interventions (none: the unsteered model).
+
+    The score is that of the whole continuation strings, for any tokenizer: prompt and continuation are
+    tokenised together, so tokens that merge across the prompt's end are right, and what both continuations
+    begin with cancels. Of two continuations the shorter may be the beginning of the longer; its probability
+    then includes the longer one's, so the score favours it by definition.
+
+    Args:
+        model: the model that answers.
+        items: prompts with two continuations each.
+        interventions: what is done to its residual stream; positions of kind "prompt" end where the
+            continuation begins.
+        measure: ``"probability"`` in [0, 1], or its ``"log_odds"``, which do not saturate.
+        batch_size: most rows in one forward pass.
+        token_budget: most tokens in one forward pass; chosen by device if None.
+
+    Returns:
+        One value per item, ``[item]``, float64.
+
+    Raises:
+        EvaluationError: no items, a continuation without tokens, equal continuations, an item longer than the
+            context, or a log-probability that is not finite; the item is named.
+        InterventionError: an intervention does not fit the model or the items' texts.
+        FingerprintMismatchError: an intervention was made for another model.
+    """
+    runs = StackedRuns(model, plan_items(model, items), token_budget=token_budget, batch_size=batch_size)
+    odds = torch.zeros(1, len(items), dtype=torch.float64)
+    within = steering(model, interventions)
+    for group in runs.groups():
+        for part, logits in runs.logits(group, within=within):
+            _add_reads(odds, part, logits, runs, group)
+    return _scores(odds, items, measure)[0]
+
+
+def score_vectors(
+    model: HookedModel,
+    items: Sequence[EvaluationItem],
+    hook_point: str,
+    additions: Float[Tensor, "vector d_model"],
+    *,
+    measure: Measure = "probability",
+    token_budget: int | None = None,
+    fan_out: bool | None = None,
+) -> Float[Tensor, "vector item"]:
+    """Score items under many vectors, each added alone at every position of one hook point.
+
+    The same numbers as :func:`score_items` with one absolute addition at a time, from far fewer passes:
+    vectors are
+    stacked as batch rows, what lies before the hook point is computed once per item, and only the positions
+    that are read are unembedded.
+
+    Args:
+        model: the model that answers.
+        items: prompts with two continuations each.
+        hook_point: where the vectors are added, e.g. ``"blocks.3.hook_resid_post"``.
+        additions: the vectors in the residual's own units, strength included, ``[vector, d_model]``.
+        measure: ``"probability"`` or ``"log_odds"``.
+        token_budget: most tokens in one forward pass; chosen by device if None.
+        fan_out: share the part before the hook point between vectors; None finds out whether the model stands
+            it.
+
+    Returns:
+        ``[vector, item]``, float64.
+
+    Raises:
+        HookPointError: the model has no such hook point.
+        EvaluationError: as :func:`score_items`; or additions that are not finite or of another width.
+    """
+    check_additions(model, additions)
+    rows = plan_items(model, items)
+    runs = StackedRuns(model, rows, hook_point, token_budget=token_budget, fan_out=fan_out)
+    odds = torch.zeros(len(additions), len(items), dtype=torch.float64)
+    for group in runs.groups(len(additions)):
+        for part, logits in runs.logits(group, additions):
+            _add_reads(odds, part, logits, runs, group)
+    return _scores(odds, items, measure)
+
+
+def check_additions(model: HookedModel, additions: Float[Tensor, "vector d_model"]) -> None:
+    """Check that additions are there, finite, and as wide as the residual stream.
+
+    Raises:
+        EvaluationError: they are not.
+    """
+    if len(additions) == 0 or additions.shape[1] != model.cfg.d_model:
+        raise EvaluationError(
+            f"additions have shape {list(additions.shape)}; [vector, {model.cfg.d_model}] with at least one "
+            "vector was expected."
+        )
+    if not bool(torch.isfinite(additions).all()):
+        bad = int((~torch.isfinite(additions)).any(1).nonzero()[0])
+        raise EvaluationError(f"addition {bad} holds NaN or infinity; look at what produced it.")
+
+
+def steering(model: HookedModel, interventions: Intervention | Sequence[Intervention]) -> Within:
+    """What opens the steering context of one batch of token rows, with the models checked once.
+
+    It is opened batch by batch, because positions depend on the rows and the unsteered model is run in between.
+    """
+    chosen = (interventions,) if isinstance(interventions, Intervention) else tuple(interventions)
+    for each in chosen:
+        each.require_model(model)
+    unchecked = [replace(each, fingerprint=None) for each in chosen]
+
+    def within(batch: TokenBatch, rows: list[TokenRow]) -> AbstractContextManager[object]:
+        return steer(
+            model,
+            unchecked,
+            batch=batch,
+            texts=[row.text for row in rows],
+            prompt_lengths=[row.prompt_length for row in rows],
+        )
+
+    return within
+
+
+def log_probabilities(logits: Float[Tensor, "*batch vocab"]) -> Float[Tensor, "*batch vocab"]:
+    """Log-softmax over the vocabulary in float32, or float64 where the logits are."""
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    return wide.log_softmax(-1)
+
+
+def _add_reads(
+    odds: Float[Tensor, "vector item"],
+    part: slice,
+    logits: Float[Tensor, "part row read vocab"],
+    runs: StackedRuns,
+    group: Sequence[int],
+) -> None:
+    """Add the signed log-probabilities that one group of rows contributes to the log-odds of its items."""
+    log_p = log_probabilities(logits)
+    places = []
+    for row, index in enumerate(group):
+        column = {position: place for place, position in enumerate(runs.positions(index))}
+        places += [(row, column[read.position], read.token, read.item, read.sign) for read in runs.rows[index].reads]
+    row_at, column_at, token_at, item_at, sign = torch.tensor(places).T
+    device = log_p.device
+    values = log_p[:, row_at.to(device), column_at.to(device), token_at.to(device)].to("cpu", torch.float64)
+    odds[part] = odds[part].index_add(1, item_at, values * sign)
+
+
+def _scores(
+    odds: Float[Tensor, "vector item"], items: Sequence[EvaluationItem], measure: Measure
+) -> Float[Tensor, "vector item"]:
+    if not bool(torch.isfinite(odds).all()):
+        vector, item = (~torch.isfinite(odds)).nonzero()[0].tolist()
+        raise EvaluationError(
+            f"a log-probability of item {item} ({items[item].prompt[-40:]!r}) is not finite under vector "
+            f"{vector}: the model's logits hold NaN or infinity. Lower the strength or use a wider dtype."
+        )
+    return odds.sigmoid() if measure == "probability" else odds
