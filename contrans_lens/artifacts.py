@@ -47,7 +47,7 @@ class Artifact:
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the folder of ``path``; on success flush it to disk and rename it to ``path``.
+    """Yield a temporary path beside ``path``; on success flush it to disk and rename it to ``path``.
 
     On any failure the temporary file is removed and an older file at ``path`` stays as it was.
 
@@ -59,19 +59,17 @@ def atomic_write(path: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         os.close(handle)
     except OSError as error:
-        raise ArtifactError(
-            f"cannot write {path}: {error}. Choose a folder that exists and has space."
-        ) from error
+        raise ArtifactError(f"cannot write {path}: {error}. Choose a folder that exists and has space.") from error
     temporary = Path(name)
     try:
         yield temporary
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
         temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
-        os.replace(temporary, path)
+        temporary.replace(path)
     except (OSError, SafetensorError) as error:
         raise ArtifactError(
-            f"writing {path} failed: {error}. Nothing was changed there; free some space or choose another folder."
+            f"writing {path} failed: {error}. Nothing was changed there; free space or choose another folder."
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -102,9 +100,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} does not exist.") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ArtifactError(
-            f"{path} is not readable JSON: {error}. It may be truncated; make it anew."
-        ) from error
+        raise ArtifactError(f"{path} is not readable JSON: {error}. It may be truncated; make it anew.") from error
     if not isinstance(value, dict):
         raise ArtifactError(f"{path} holds a JSON {type(value).__name__}; an object was expected.")
     return value
@@ -131,7 +127,7 @@ def file_sha256(path: Path) -> str:
 
 
 def save_artifact(folder: Path, kind: str, tensors: Mapping[str, Tensor], body: Mapping[str, Any]) -> Path:
-    """Save tensors and their manifest as one artifact folder; an older artifact there is replaced whole or not at all.
+    """Save tensors and their manifest as one folder; an older artifact there is replaced whole or not at all.
 
     Args:
         folder: the artifact's folder; made if absent.
@@ -146,15 +142,13 @@ def save_artifact(folder: Path, kind: str, tensors: Mapping[str, Tensor], body: 
     plain = {name: value.detach().to("cpu").contiguous() for name, value in tensors.items()}
     for name, value in plain.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
-            raise ArtifactError(
-                f"{kind} '{name}' holds NaN or infinity and is not saved; look at what produced it."
-            )
+            raise ArtifactError(f"{kind} '{name}' holds NaN or infinity and is not saved; look at what produced it.")
     staging = folder / ".tensors.safetensors"
     with atomic_write(staging) as temporary:
         safetensors.torch.save_file(plain, temporary)
     digest = file_sha256(staging)
     tensor_file = folder / f"tensors-{digest[:12]}.safetensors"
-    os.replace(staging, tensor_file)
+    staging.replace(tensor_file)
     manifest = {
         "schema": SCHEMA_VERSION,
         "kind": kind,
@@ -214,9 +208,7 @@ def load_artifact(folder: Path, kind: str | None = None) -> Artifact:
     manifest = read_manifest(folder, kind)
     tensor_file = folder / Path(manifest["tensor_file"]).name
     if not tensor_file.exists():
-        raise ArtifactError(
-            f"{tensor_file} is missing although the manifest names it; make the artifact again."
-        )
+        raise ArtifactError(f"{tensor_file} is missing although the manifest names it; make the artifact again.")
     if file_sha256(tensor_file) != manifest["sha256"]:
         raise ArtifactError(
             f"{tensor_file} does not match the checksum in its manifest: it is truncated or was altered. "

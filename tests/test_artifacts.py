@@ -98,8 +98,13 @@ def test_a_full_disk_leaves_the_older_artifact(saved: Path, monkeypatch: pytest.
 def test_ctrl_c_while_writing_leaves_no_temporary_file(tmp_path: Path):
     target = tmp_path / "x.json"
     write_json(target, {"old": 1})
-    with pytest.raises(KeyboardInterrupt), artifacts.atomic_write(target) as temporary:
-        temporary.write_text("half")
-        raise KeyboardInterrupt
+
+    def interrupted_write() -> None:
+        with artifacts.atomic_write(target) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_write()
     assert json.loads(target.read_text()) == {"old": 1}
     assert list(tmp_path.iterdir()) == [target]

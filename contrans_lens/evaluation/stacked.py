@@ -29,10 +29,8 @@ from contrans_lens.evaluation.continuations import TokenRow
 from contrans_lens.interventions import add_rows
 from contrans_lens.models import HookedModel, TokenBatch, check_hook_points, hooks, input_device, run
 
-_CPU_TOKENS, _DEVICE_TOKENS = (
-    4096,
-    65_536,
-)  # beyond it a larger batch gains nothing on a CPU (measured); the device's is a guess
+# Beyond so many tokens a larger batch gains nothing on a CPU (measured); the number for other devices is a guess.
+_CPU_TOKENS, _DEVICE_TOKENS = 4096, 65_536
 _LOGIT_BUDGET = 1 << 25  # logits held at once: 128 MB in float32
 _WORTH_FANNING = 256  # fewer tokens than this after fanning out one row are better stacked with other rows
 _PROBE_TOKENS = 6

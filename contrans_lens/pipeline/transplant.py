@@ -1,0 +1,361 @@
+"""``transplant``: the whole path in one call, from two models and a concept to rows, controls and a verdict."""
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from contrans_lens.concepts import ConceptVectors
+from contrans_lens.errors import MapError, SelectionError
+from contrans_lens.evaluation import covariance_directions, random_directions, ratio_ci
+from contrans_lens.models import Fingerprint, HookedModel, check_hook_points, open_model
+from contrans_lens.pipeline.bench import Bench, Scores
+from contrans_lens.pipeline.corpus import build_corpus
+from contrans_lens.pipeline.reading import (
+    ConceptReading,
+    PairReading,
+    fit_pair,
+    generic_part,
+    read_concept,
+    read_states,
+    reading_diagnostics,
+    split_concept,
+    texts_hash,
+)
+from contrans_lens.pipeline.result import CurvePoint, Row, Share, TransplantResult
+from contrans_lens.pipeline.settings import THREE_QUARTERS, Settings
+from contrans_lens.pipeline.verdict import CONTROL_ROWS, control_p_value, judge
+from contrans_lens.selection import Candidate, SweepCell, best_cell, sweep, three_quarters
+from contrans_lens.texts import ContrastSet, load_concept
+
+Model = str | Path | HookedModel
+Say = Callable[[str], None]
+
+CURVE_FACTORS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The hook points that were chosen, and the sweep that chose them."""
+
+    source: str
+    target: str
+    native: str
+    table: tuple[SweepCell, ...] = ()
+
+
+def transplant(
+    source: Model,
+    target: Model,
+    concept: ContrastSet | str | Path,
+    texts: Sequence[str] | None = None,
+    *,
+    neutral: Sequence[str] | None = None,
+    settings: Settings | None = None,
+    opening: dict[str, Any] | None = None,
+    pair: PairReading | None = None,
+    names: tuple[str, str] | None = None,
+    say: Say = lambda step: None,
+) -> TransplantResult:
+    """Read a concept in ``source``, carry it across an affine map, write it into ``target``, and measure it.
+
+    The concept vector of the source, ``v = mean h(positive) - mean h(negative)``, crosses by the linear part of the
+    map ``Y ~ X A^T + b`` fitted on generic texts, ``v' = A v``, and is added to the target's residual stream at every
+    position, ``R += alpha v'`` (ConTrans, section 3). Layers and strength are chosen on validation items; every row
+    is scored on test items.
+
+    Args:
+        source: the aligned model: hub name, local folder, or a live HookedTransformer or TransformerBridge.
+        target: the base model, likewise. Models given by name are opened one after the other, the source first, and
+            the source is let go before the target is opened.
+        concept: a contrast set, the name of a built-in concept, or a concept file.
+        texts: generic texts that both models read to fit the map; None takes the shipped plain-English corpus.
+        neutral: texts on which damage is measured; None holds out some of ``texts``.
+        settings: what may be chosen, and how it is measured.
+        opening: keyword arguments of :func:`contrans_lens.models.open_model` for models given by name.
+        pair: maps that were fitted before (:func:`read_pair`), so that several concepts share them.
+        names: how source and target are called in the result; None takes names or folder names.
+        say: told about each step.
+
+    Raises:
+        TextError: the concept or the texts cannot be used.
+        ModelError: a model cannot be opened.
+        SelectionError: the settings name hook points that cannot be used.
+    """
+    started = time.perf_counter()
+    settings = settings or Settings()
+    chosen_set = concept if isinstance(concept, ContrastSet) else load_concept(concept)
+    splits = split_concept(chosen_set, settings)
+    corpus = build_corpus(texts, neutral, settings)
+    map_texts = generic_part(corpus.map_texts, settings)
+    called = names or (_name(source), _name(target))
+
+    say(f"reading {chosen_set.name} in {called[0]}")
+    opened = open_model(source, **(opening or {}))
+    source_states = pair.source if pair else read_states(opened, map_texts)
+    source_vectors = read_concept(opened, splits, settings, source_states)
+    del opened  # a source that was opened here is let go before the target comes
+    say(f"reading {chosen_set.name} in {called[1]}")
+    model = open_model(target, **(opening or {}))
+    target_states = pair.target if pair else read_states(model, map_texts)
+    target_vectors = read_concept(model, splits, settings, target_states)
+    say("fitting maps")
+    pair = pair or fit_pair(source_states, target_states, map_texts, settings)
+    reading = ConceptReading(splits, source_vectors, target_vectors)
+
+    norms = dict(zip(pair.target.hook_points, pair.target.residual_norms.tolist(), strict=True))
+    say("choosing layers")
+    validation = Bench(model, splits.validation.evaluation, corpus.neutral_texts, norms, settings)
+    choice = choose(validation, pair, reading, settings)
+    say(f"measuring at {choice.target}, with controls")
+    bench = Bench(model, splits.test.evaluation, corpus.neutral_texts, norms, settings)
+    run = _Measured.measure(bench, pair, reading, choice, settings, chosen_set)
+    verdict, reason = judge(run.rows, run.share)
+    return TransplantResult(
+        source=_described(pair.source.fingerprint, called[0]),
+        target=_described(pair.target.fingerprint, called[1]),
+        concept=chosen_set.name,
+        hook_points={"source": choice.source, "target": choice.target, "native": choice.native},
+        rows=run.rows,
+        recovered_share=run.share,
+        verdict=verdict,
+        reason=reason,
+        curves=run.curves,
+        layer_table=tuple(cell.to_dict() for cell in choice.table),
+        diagnostics=_diagnostics(pair, reading, choice, chosen_set, corpus.neutral_texts),
+        items=run.items,
+        settings=settings.to_dict(),
+        seconds=time.perf_counter() - started,
+        peak_memory_mb=peak_memory_mb(),
+        command=None,
+        vectors=run.vectors,
+        map=pair.maps.map(choice.source, choice.target, held_out=pair.held_out_states(choice.source, choice.target)),
+    )
+
+
+def read_pair(source: HookedModel, target: HookedModel, texts: Sequence[str], settings: Settings) -> PairReading:
+    """Fit the maps between two opened models once, for any number of concepts.
+
+    Raises:
+        TextError: too few texts.
+    """
+    corpus = build_corpus(texts, [], settings)
+    chosen = generic_part(corpus.map_texts, settings)
+    return fit_pair(read_states(source, chosen), read_states(target, chosen), chosen, settings)
+
+
+def choose(bench: Bench, pair: PairReading, reading: ConceptReading, settings: Settings) -> Choice:
+    """Choose the hook points: given ones, the three-quarters prior, or the best pair on validation items.
+
+    The native vector, the ceiling, is always written at its own best hook point unless hook points were given.
+
+    Raises:
+        HookPointError: given hook points do not exist.
+        SelectionError: nothing of the concept arrives in the target.
+    """
+    sources, targets = pair.source.hook_points, pair.target.hook_points
+    if settings.given_pair or settings.layers == THREE_QUARTERS:
+        source, target = settings.given_pair or (three_quarters(sources), three_quarters(targets))
+        check_hook_points(bench.model, [target])
+        if source not in sources or target not in targets:
+            raise SelectionError(
+                f"{source} -> {target} is not a pair of captured hook points; choose from {', '.join(sources)} and "
+                f"{', '.join(targets)}."
+            )
+        return Choice(source, target, target)
+    moved = [Candidate(s, t, pair.maps.concept(reading.source.at(s), s, t)) for s in sources for t in targets]
+    own = [Candidate(t, t, reading.target.at(t)) for t in targets]
+    cells = sweep(bench.model, bench.items, moved + own, bench.residual_norms, bench.solve_rough)
+    table = cells[: len(moved)]
+    best, native = best_cell(table), best_cell(cells[len(moved) :])
+    return Choice(best.source, best.target, native.target, tuple(table))
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What the test items say."""
+
+    rows: tuple[Row, ...]
+    share: Share
+    curves: tuple[CurvePoint, ...]
+    items: tuple[dict[str, Any], ...]
+    vectors: dict[str, ConceptVectors]
+
+    @classmethod
+    def measure(
+        cls,
+        bench: Bench,
+        pair: PairReading,
+        reading: ConceptReading,
+        choice: Choice,
+        settings: Settings,
+        concept: ContrastSet,
+    ) -> "_Measured":
+        """Measure every row: the two vectors, then the controls against them."""
+        own = reading.target.at(choice.native)
+        moved = pair.maps.concept(reading.source.at(choice.source), choice.source, choice.target)
+        unit_own, unit_moved = _unit(own[None]), _unit(moved[None])
+        at_own, at_moved = bench.solve(choice.native, unit_own), bench.solve(choice.target, unit_moved)
+        native, native_scores = bench.row("native", choice.native, unit_own, at_own)
+        transplanted, scores = bench.row("transplanted", choice.target, unit_moved, at_moved)
+        controls = _control_rows(bench, pair, reading, choice, at_moved[0], moved, transplanted.effect)
+        rows = [bench.unsteered_row()]
+        if concept.prompt is not None:
+            rows.append(bench.prompt_row(concept.prompt))
+        rows += [*controls, native, transplanted]
+        share = ratio_ci(
+            scores.effect[0], native_scores.effect[0], bench.groups, level=settings.level, seed=settings.seed
+        )
+        points = [factor * at_moved[0] for factor in CURVE_FACTORS]
+        curves = [
+            *bench.curve("transplanted", choice.target, unit_moved, points),
+            *bench.curve("native", choice.native, unit_own, [factor * at_own[0] for factor in CURVE_FACTORS]),
+        ]
+        if settings.curve_draws:
+            randoms = _random_units(bench, settings.curve_draws, settings.seed)
+            curves += bench.curve("random", choice.target, randoms, points)
+        vectors = {
+            "source": reading.source.select([choice.source]),
+            "native": reading.target.select([choice.native]),
+            "transplanted": _moved_vectors(reading, pair, choice, moved),
+        }
+        items = _item_records(bench, {"native": native_scores, "transplanted": scores})
+        return cls(tuple(rows), Share(share.value, (share.low, share.high)), tuple(curves), items, vectors)
+
+
+def _control_rows(
+    bench: Bench,
+    pair: PairReading,
+    reading: ConceptReading,
+    choice: Choice,
+    strength: float,
+    moved: Float[Tensor, "d_target"],
+    effect: float,
+) -> list[Row]:
+    """Every control at the hook point of the transplanted vector, at equal norm or equal budget."""
+    settings = bench.settings
+    draws, seed = settings.draws, settings.seed
+    seeds = tuple(range(seed, seed + draws))
+    vector = reading.source.at(choice.source)
+    families = {
+        "random": _random_units(bench, draws, seed),
+        "random_covariance": covariance_directions(pair.target.covariance(choice.target), draws, 1.0, seed),
+        "random_source": _random_source_units(pair, choice, vector, draws, seed),
+        "shuffled_map": _unit(pair.maps.shuffled_concepts(vector, choice.source, choice.target, draws, seed)),
+    }
+    rows = []
+    for name in CONTROL_ROWS:
+        units = families[name]
+        strengths = [strength] * draws
+        if settings.controls_at == "budget":
+            strengths = bench.solve(choice.target, units)
+        row, _ = bench.row(name, choice.target, units, strengths, seeds=seeds)
+        rows.append(replace(row, p_value=control_p_value(row.draws, effect)))
+    if vector.shape[0] <= moved.shape[0]:
+        padded = torch.zeros_like(moved)
+        padded[: vector.shape[0]] = vector
+        rows.append(bench.row("identity", choice.target, _unit(padded[None]), [strength])[0])
+    last = pair.target.hook_points[-1]
+    carried = pair.maps.concept(vector, choice.source, last)
+    rows.append(bench.row("last_layer", last, _unit(carried[None]), [strength])[0])
+    return rows
+
+
+def _random_units(bench: Bench, draws: int, seed: int) -> Float[Tensor, "draw d_model"]:
+    return random_directions(bench.model.cfg.d_model, draws, 1.0, seed)
+
+
+def _random_source_units(
+    pair: PairReading, choice: Choice, vector: Float[Tensor, "d_source"], draws: int, seed: int
+) -> Float[Tensor, "draw d_target"]:
+    """Random source directions through the true map."""
+    random = random_directions(vector.shape[0], draws, float(vector.norm()), seed)
+    return _unit(pair.maps.concept(random, choice.source, choice.target))
+
+
+def _unit(vectors: Float[Tensor, "vector d_model"]) -> Float[Tensor, "vector d_model"]:
+    """Vectors scaled to norm one.
+
+    Raises:
+        MapError: one of them is zero.
+    """
+    lengths = vectors.float().norm(dim=-1, keepdim=True)
+    if not (lengths > 0).all():
+        raise MapError("a carried vector is zero: the map kills this direction. Use more varied map texts.")
+    return vectors.float() / lengths
+
+
+def _moved_vectors(
+    reading: ConceptReading, pair: PairReading, choice: Choice, moved: Float[Tensor, "d_target"]
+) -> ConceptVectors:
+    norms = pair.target.residual_norms
+    place = pair.target.hook_points.index(choice.target)
+    return ConceptVectors(
+        name=reading.source.name,
+        vectors=moved[None].float(),
+        hook_points=(choice.target,),
+        method=f"transplanted {reading.source.method}",
+        fingerprint=pair.target.fingerprint,
+        residual_norms=norms[place : place + 1],
+    )
+
+
+def _item_records(bench: Bench, scores: dict[str, Scores]) -> tuple[dict[str, Any], ...]:
+    records = []
+    for i, item in enumerate(bench.items):
+        record: dict[str, Any] = {"prompt": item.prompt, "positive": item.positive, "negative": item.negative}
+        record |= {"group": item.group, "unsteered": float(bench.unsteered[i])}
+        for name, both in scores.items():
+            record |= {f"{name}_plus": float(both.plus[0, i]), f"{name}_minus": float(both.minus[0, i])}
+        records.append(record)
+    return tuple(records)
+
+
+def _diagnostics(
+    pair: PairReading, reading: ConceptReading, choice: Choice, concept: ContrastSet, neutral: Sequence[str]
+) -> dict[str, Any]:
+    values = reading_diagnostics(pair, reading, choice.source, choice.target)
+    for name, vectors, hook_point in (
+        ("source", reading.source, choice.source),
+        ("target", reading.target, choice.target),
+    ):
+        if vectors.quality:
+            quality = vectors.quality[vectors.index(hook_point)]
+            values[f"{name}_auroc"] = quality.auroc
+    values["three_quarters"] = {
+        "source": three_quarters(pair.source.hook_points),
+        "target": three_quarters(pair.target.hook_points),
+    }
+    values["text_hashes"] = {
+        "concept": concept.content_hash,
+        "map": pair.text_hash,
+        "neutral": texts_hash(neutral),
+    }
+    return values
+
+
+def _described(fingerprint: Fingerprint, name: str) -> dict[str, Any]:
+    return {**fingerprint.to_dict(), "name": name}
+
+
+def _name(model: Model) -> str:
+    """What a model is called: its hub name, the name of its folder, or its configuration's name."""
+    if isinstance(model, Path):
+        return model.name
+    if isinstance(model, str):
+        return Path(model).name if Path(model).is_dir() else model
+    folder = Path(str(getattr(model.tokenizer, "name_or_path", "") or "")).name
+    return folder or str(getattr(model.cfg, "model_name", type(model).__name__))
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far, in megabytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3
