@@ -1,8 +1,8 @@
 """Every error that contrans_lens raises on purpose.
 
 A message says what was wrong, what was expected and what to do about it. All of them derive from
-:class:`ContransLensError`, so a notebook can catch one type; those that stand for a bad argument are also
-``ValueError``\\ s, so ordinary Python habits keep working.
+:class:`ContransLensError`, so a notebook can catch one type; those that stand for a bad argument are
+``ValueError`` too, so ordinary Python habits keep working.
 """
 
 

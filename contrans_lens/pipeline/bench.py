@@ -149,7 +149,7 @@ class Bench:
         """
         additions = units * torch.tensor(strengths)[:, None] * self.residual_norms[hook_point]
         scores = self.score(hook_point, additions)
-        kl, nll = self.damage(hook_point, additions)
+        kl, nll = self.damage(hook_point, additions[: self.settings.damage_draws])
         return replace(
             self.scored_row(name, scores, is_family=len(units) > 1),
             kl=float(kl.mean()),

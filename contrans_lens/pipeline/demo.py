@@ -24,9 +24,10 @@ PAIRS = tuple((f"{source}-source", f"{target}-target") for source in FAMILIES fo
 HEADLINE = PAIRS[0]
 SCOPES = ("quick", "default", "full")
 N_MAP_TEXTS = 1000
-N_NEUTRAL_TEXTS = 32
+N_NEUTRAL_TEXTS = 16
 N_ITEMS = 48
-"""Test items of the concepts beside the headline; honesty is scored on all of its facts."""
+"""Test items of the concepts beside honesty, which is scored on all of its facts."""
+DAMAGE_DRAWS = 5
 WORKERS = 2
 
 Say = Callable[[str], None]
@@ -47,8 +48,8 @@ class DemoTask:
 def concepts_of(pair: tuple[str, str], scope: str) -> tuple[str, ...]:
     """Which concepts a scope carries across a pair.
 
-    ``quick``: honesty across the headline pair. ``default``: honesty and kindness across every pair, the emotions across
-    the headline pair. ``full``: every concept across every pair.
+    ``quick``: honesty across the headline pair. ``default``: honesty and kindness across every pair, the emotions
+    across the headline pair. ``full``: every concept across every pair.
     """
     if scope == "full" or (scope == "default" and pair == HEADLINE):
         return tuple(name for name in concept_names() if scope == "full" or name != "honesty-hard")
@@ -104,7 +105,7 @@ def run_pair(task: DemoTask) -> list[TransplantResult]:
     # One thread a process: two processes on two cores do more than two threads on small matrices, and the sums are
     # added in the same order on every machine.
     torch.set_num_threads(1)
-    base = Settings(seed=task.seed, max_neutral_texts=N_NEUTRAL_TEXTS)
+    base = Settings(seed=task.seed, max_neutral_texts=N_NEUTRAL_TEXTS, damage_draws=DAMAGE_DRAWS, curve_draws=4)
     source, target = (open_model(model_path(name)) for name in (task.source, task.target))
     texts, neutral = map_texts(N_MAP_TEXTS, seed=task.seed), neutral_texts(N_NEUTRAL_TEXTS, seed=task.seed)
     pair = read_pair(source, target, texts, base)

@@ -37,9 +37,10 @@ class Row:
     raw_effect: float
     """score(+) - score(unsteered)."""
     kl: float | None
-    """KL(unsteered || steered) on neutral text, nats per token, mean over both signs and all draws."""
+    """KL(unsteered || steered) on neutral text, nats per token, mean over both signs and the draws (all of them, or
+    as many as ``Settings.damage_draws`` allows)."""
     perplexity: float | None
-    """Perplexity of the steered target on neutral text, mean over both signs and all draws."""
+    """Perplexity of the steered target on neutral text, a mean like ``kl``."""
     n: int
     """Test items."""
     strength: float | None

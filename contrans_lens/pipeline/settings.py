@@ -34,6 +34,8 @@ class Settings:
     """Control draws have the transplanted vector's ``norm``, or each its own strength for the same ``budget``."""
     draws: int = 20
     """Draws of each control."""
+    damage_draws: int | None = None
+    """KL and perplexity of a control family are means over so many of its draws; None: over all."""
     curve_draws: int = 8
     """Random directions behind the band of the strength curve; 0 leaves the band out."""
     max_map_texts: int = 2000

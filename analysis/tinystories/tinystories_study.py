@@ -4,8 +4,8 @@ Two stages. ``search`` tries texts, reading positions, estimators and maps; each
 KL budget and is scored on validation items only. ``score`` takes the condition that won and scores it once on test
 items, with fifty draws of each control. Run from the checkout:
 
-    python analysis/tinystories/study.py search --out out/tinystories
-    python analysis/tinystories/study.py score --out out/tinystories
+    python analysis/tinystories/tinystories_study.py search --out out/tinystories
+    python analysis/tinystories/tinystories_study.py score --out out/tinystories
 """
 
 import argparse

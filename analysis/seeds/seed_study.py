@@ -2,7 +2,7 @@
 
 Run after ``make testbed``, which leaves the seeds that are not shipped under ``out/testbed/runs``:
 
-    python analysis/seeds/study.py --family out/testbed --out out/seeds
+    python analysis/seeds/seed_study.py --family out/testbed --out out/seeds
 """
 
 import argparse
