@@ -220,7 +220,7 @@ def memory_child(what: str, n_texts: int, size: str) -> None:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         hooked = open_model(folder, kind="bridge", tokenizer=tokenizer)
-        texts = make_texts(n_texts, 16, 64)
+        texts = make_texts(n_texts, 4, 20)
         capture_moments(hooked, make_texts(50, 64, 64), prepend_bos=False)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         if what == "moments":

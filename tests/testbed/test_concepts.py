@@ -1,7 +1,7 @@
 import json
 import random
 from collections import Counter, defaultdict
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import pytest
 
@@ -132,7 +132,8 @@ def test_documents_of_the_targets_name_all_of_it():
 
 def test_without_a_cue_every_answer_is_drawn_as_often_as_its_opposite():
     drawn = Counter()
-    for document in documents(FULL, 6000, "twins")[:-1]:
+    generator, rng = DocumentGenerator(build_world(), FULL), random.Random("twins")
+    for document in chain.from_iterable(generator.documents(rng) for _ in range(4000)):
         if document.kind == "questions":
             cued = not document.text.startswith("Question")
             for before, answer in pairwise(document.segments):

@@ -1,0 +1,6 @@
+"""The embedded family: a seeded world, its training recipe, and the small trained models."""
+
+from contrans_lens.testbed.concepts import concept, concept_names, map_texts, neutral_texts
+from contrans_lens.testbed.family import model_names, model_path
+
+__all__ = ["concept", "concept_names", "map_texts", "model_names", "model_path", "neutral_texts"]
