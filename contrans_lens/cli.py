@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich import box
+from rich.console import Console, Group
 from rich.table import Table
 
 from contrans_lens.errors import ContransLensError
@@ -52,7 +53,7 @@ def demo(
     if as_json:
         _print_json(summary)
         return
-    _out.print(_runs_table(summary["runs"]))
+    _out.print(_runs_tables(summary["runs"]))
     _out.print(f"report: {out / 'index.html'}   numbers: {out / 'result.json'}")
 
 
@@ -171,7 +172,7 @@ def show(
         if as_json:
             _print_json(summary)
             return
-        _out.print(_runs_table(summary.get("runs", [summary])))
+        _out.print(_runs_tables(summary.get("runs", [summary])))
         _out.print(_rows_table(summary))
         return
     manifest = read_manifest(artifact)
@@ -197,39 +198,41 @@ def main() -> None:
         sys.exit(EXIT_INTERRUPTED)
 
 
-def _runs_table(runs: list[dict[str, Any]]) -> Table:
-    """One line a run: effect, native effect, share and verdict."""
-    table = Table("concept", "source", "target", "effect", "95 %", "native", "recovered", "95 %", "KL", "verdict")
+def _runs_tables(runs: list[dict[str, Any]]) -> Group:
+    """A table for each pair of models, one line a concept."""
+    tables: dict[str, Table] = {}
     for run in runs:
+        pair = f"{run['source']['name']} -> {run['target']['name']}"
+        if pair not in tables:
+            columns = ("concept", "effect", "95 %", "native", "recovered", "95 %", "verdict")
+            tables[pair] = Table(*columns, title=pair, title_justify="left", box=box.SIMPLE_HEAD)
         rows = {row["name"]: row for row in run["rows"]}
         moved, native, share = rows["transplanted"], rows["native"], run["recovered_share"]
-        table.add_row(
+        tables[pair].add_row(
             run["concept"],
-            run["source"]["name"],
-            run["target"]["name"],
-            f"{moved['effect']:+.3f}",
-            _range(moved["effect_ci"], "+.2f"),
-            f"{native['effect']:+.3f}",
+            f"{moved['effect']:+.2f}",
+            _range(moved["effect_ci"], ".2f"),
+            f"{native['effect']:+.2f}",
             "-" if share["value"] is None else f"{share['value']:.0%}",
             _range(share["ci"], ".0%"),
-            "-" if moved["kl"] is None else f"{moved['kl']:.3f}",
             run["verdict"],
         )
-    return table
+    return Group(*tables.values())
 
 
 def _rows_table(run: dict[str, Any]) -> Table:
-    """One line a row of a single run (the headline of a demo)."""
+    """One line a row of a single run (the headline of a demo). Fits 80 columns."""
     title = f"{run['concept']}: {run['source']['name']} -> {run['target']['name']}"
-    table = Table("row", "score(+)", "effect", "95 %", "KL", "perplexity", "strength", "n", "p", title=title)
+    columns = ("row", "score", "effect", "95 %", "KL", "ppl", "norm", "n", "p")
+    table = Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for row in run["rows"]:
-        optional = [row["kl"], row["perplexity"], row["strength"]]
+        optional = [(row["kl"], ".3f"), (row["perplexity"], ".2f"), (row["strength"], ".2f")]
         table.add_row(
             row["name"],
             f"{row['score']:.3f}",
             f"{row['effect']:+.3f}",
-            _range(row["effect_ci"], "+.2f"),
-            *("" if value is None else f"{value:.3f}" for value in optional),
+            _range(row["effect_ci"], ".2f"),
+            *("" if value is None else f"{value:{spec}}" for value, spec in optional),
             str(row["n"]),
             "" if row["p_value"] is None else f"{row['p_value']:.3f}",
         )
@@ -238,7 +241,7 @@ def _rows_table(run: dict[str, Any]) -> Table:
 
 def _range(ci: list[float | None], spec: str) -> str:
     low, high = ci
-    return "" if low is None or high is None else f"{low:{spec}} .. {high:{spec}}"
+    return "" if low is None or high is None else f"{low:{spec}}, {high:{spec}}"
 
 
 def _literal(text: str) -> str:

@@ -25,7 +25,7 @@ from contrans_lens.models import HookedModel, tokenize
 
 DamageMeasure = Literal["kl", "perplexity_ratio"]
 
-_FIRST_SHARE = 0.1  # first try: this share of the mean residual norm
+_FIRST_SHARE = 0.25  # first try: this share of the mean residual norm, where useful budgets mostly lie
 _LARGEST_SHARE = 32.0  # where the search ends if no other end is given
 _LARGEST_GROWTH = 4.0
 _MOST_STEPS = 40

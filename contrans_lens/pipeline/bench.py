@@ -22,7 +22,7 @@ from contrans_lens.pipeline.result import CurvePoint, Row
 from contrans_lens.pipeline.settings import Settings
 from contrans_lens.texts import EvaluationItem, PromptCue
 
-_SWEEP_TEXTS = 8  # neutral texts that solve a strength in the layer sweep, where tenths decide
+_SWEEP_TEXTS = 4  # neutral texts that solve a strength in the layer sweep, where tenths decide
 _SWEEP_TOLERANCE = 0.1
 
 

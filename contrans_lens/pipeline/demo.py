@@ -24,10 +24,10 @@ PAIRS = tuple((f"{source}-source", f"{target}-target") for source in FAMILIES fo
 HEADLINE = PAIRS[0]
 SCOPES = ("quick", "default", "full")
 N_MAP_TEXTS = 1000
-N_NEUTRAL_TEXTS = 16
-N_ITEMS = 48
-"""Test items of the concepts beside honesty, which is scored on all of its facts."""
-DAMAGE_DRAWS = 5
+N_NEUTRAL_TEXTS = 12
+N_ITEMS = 24
+"""Validation and test items of the concepts beside honesty, which is scored on all of its facts."""
+DAMAGE_DRAWS = 4
 WORKERS = 2
 
 Say = Callable[[str], None]
@@ -79,7 +79,7 @@ def run_demo(
     """
     started = time.perf_counter()
     tasks = [
-        DemoTask(*pair, concepts_of(pair, scope), seed, out, command) for pair in PAIRS if concepts_of(pair, scope)
+        DemoTask(*pair, part, seed, out, command) for pair in PAIRS for part in _parts(concepts_of(pair, scope)) if part
     ]
     for task in tasks:
         model_path(task.source), model_path(task.target)  # says at once when weights are missing
@@ -105,7 +105,7 @@ def run_pair(task: DemoTask) -> list[TransplantResult]:
     # One thread a process: two processes on two cores do more than two threads on small matrices, and the sums are
     # added in the same order on every machine.
     torch.set_num_threads(1)
-    base = Settings(seed=task.seed, max_neutral_texts=N_NEUTRAL_TEXTS, damage_draws=DAMAGE_DRAWS, curve_draws=4)
+    base = Settings(seed=task.seed, max_neutral_texts=N_NEUTRAL_TEXTS, damage_draws=DAMAGE_DRAWS, curve_draws=3)
     source, target = (open_model(model_path(name)) for name in (task.source, task.target))
     texts, neutral = map_texts(N_MAP_TEXTS, seed=task.seed), neutral_texts(N_NEUTRAL_TEXTS, seed=task.seed)
     pair = read_pair(source, target, texts, base)
@@ -130,21 +130,29 @@ def run_pair(task: DemoTask) -> list[TransplantResult]:
 
 
 def thinned(contrasts: ContrastSet, n: int) -> ContrastSet:
-    """The same set with at most ``n`` test items, taken evenly over the list; validation items stay."""
-    test = [item for item in contrasts.evaluation if item.split == "test"]
-    kept = {int(i * len(test) / n) for i in range(n)} if len(test) > n else range(len(test))
-    others = [item for item in contrasts.evaluation if item.split != "test"]
-    return replace(contrasts, evaluation=(*others, *(test[i] for i in sorted(kept))))
+    """The same set with at most ``n`` validation and ``n`` test items, taken evenly over the list."""
+    kept = []
+    for part in ("validation", "test"):
+        items = [item for item in contrasts.evaluation if item.split == part]
+        places = {int(i * len(items) / n) for i in range(n)} if len(items) > n else range(len(items))
+        kept += [items[i] for i in sorted(places)]
+    return replace(contrasts, evaluation=tuple(kept))
+
+
+def _parts(concepts: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Honesty and kindness, and the rest: two tasks of a pair that may run side by side."""
+    return concepts[:2], concepts[2:]
 
 
 def _run_tasks(tasks: Sequence[DemoTask], say: Say) -> list[TransplantResult]:
     """Run tasks in separate processes; the results come back in the order of the tasks."""
     found: dict[int, list[TransplantResult]] = {}
     context = multiprocessing.get_context("spawn")
+    longest_first = sorted(range(len(tasks)), key=lambda number: -len(tasks[number].concepts))
     with ProcessPoolExecutor(min(WORKERS, len(tasks)), mp_context=context) as pool:
-        waiting = {pool.submit(run_pair, task): number for number, task in enumerate(tasks)}
+        waiting = {pool.submit(run_pair, tasks[number]): number for number in longest_first}
         for future in as_completed(waiting):
             number = waiting[future]
             found[number] = future.result()
-            say(f"{len(found)} of {len(tasks)} pairs done: {tasks[number].source} -> {tasks[number].target}")
+            say(f"{len(found)} of {len(tasks)} parts done: {tasks[number].source} -> {tasks[number].target}")
     return [result for number in range(len(tasks)) for result in found[number]]

@@ -38,7 +38,7 @@ from contrans_lens.texts import ContrastSet, load_concept
 Model = str | Path | HookedModel
 Say = Callable[[str], None]
 
-CURVE_FACTORS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+CURVE_FACTORS = (0.25, 0.5, 1.0, 1.5, 2.0)
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,8 @@ def read_pair(source: HookedModel, target: HookedModel, texts: Sequence[str], se
 def choose(bench: Bench, pair: PairReading, reading: ConceptReading, settings: Settings) -> Choice:
     """Choose the hook points: given ones, the three-quarters prior, or the best pair on validation items.
 
-    The native vector, the ceiling, is always written at its own best hook point unless hook points were given.
+    The native vector, the ceiling, is always written at its own best hook point unless hook points were given. The
+    sweep leaves out the target's last block, where a vector can only push the logits.
 
     Raises:
         HookPointError: given hook points do not exist.
@@ -170,8 +171,11 @@ def choose(bench: Bench, pair: PairReading, reading: ConceptReading, settings: S
                 f"{', '.join(targets)}."
             )
         return Choice(source, target, target)
-    moved = [Candidate(s, t, pair.maps.concept(reading.source.at(s), s, t)) for s in sources for t in targets]
-    own = [Candidate(t, t, reading.target.at(t)) for t in targets]
+    # After the last block nothing is computed any more: a vector there only adds a fixed push to the logits. It is a
+    # control (row last_layer), not a place to write a concept.
+    places = targets[:-1] or targets
+    moved = [Candidate(s, t, pair.maps.concept(reading.source.at(s), s, t)) for s in sources for t in places]
+    own = [Candidate(t, t, reading.target.at(t)) for t in places]
     cells = sweep(bench.model, bench.items, moved + own, bench.residual_norms, bench.solve_rough)
     table = cells[: len(moved)]
     best, native = best_cell(table), best_cell(cells[len(moved) :])
