@@ -191,7 +191,7 @@ def main() -> None:
     try:
         app()
     except ContransLensError as error:
-        _err.print(f"contrans-lens: {error}", style="red", highlight=False, markup=False)
+        _err.print(f"contrans-lens: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(EXIT_BAD_INPUT)
     except KeyboardInterrupt:
         _err.print("contrans-lens: interrupted; nothing was half-written")

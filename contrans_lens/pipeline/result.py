@@ -177,7 +177,7 @@ class TransplantResult:
                     "score": [p.score_minus, p.score_plus],
                     "effect": p.effect,
                     "kl": p.kl,
-                    "spread": p.spread,
+                    "spread": None if p.spread is None else list(p.spread),
                 }
                 for p in self.curves
             ],
