@@ -88,7 +88,7 @@ class CurvePoint:
         return self.score_plus - self.score_minus
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TransplantResult:
     """All that :func:`contrans_lens.transplant` found. It prints, plots, saves and steers."""
 
@@ -235,6 +235,9 @@ class TransplantResult:
             "texts": self.diagnostics.get("text_hashes"),
             "versions": package_versions(),
         }
+
+    def __repr__(self) -> str:
+        return f"TransplantResult({self.concept}: {self.source['name']} -> {self.target['name']}, {self.verdict})"
 
     def __str__(self) -> str:
         """The table and the verdict as plain text."""
