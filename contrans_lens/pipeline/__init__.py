@@ -1,6 +1,7 @@
 """The whole path: read, carry, write, measure against controls, judge. In one call, or step by step."""
 
 from contrans_lens.pipeline.bench import Bench, Scores
+from contrans_lens.pipeline.choice import Choice, choose
 from contrans_lens.pipeline.corpus import Corpus, build_corpus
 from contrans_lens.pipeline.reading import (
     ConceptReading,
@@ -13,7 +14,7 @@ from contrans_lens.pipeline.reading import (
 )
 from contrans_lens.pipeline.result import CurvePoint, Row, Share, TransplantResult
 from contrans_lens.pipeline.settings import Settings
-from contrans_lens.pipeline.transplant import Choice, choose, read_pair, transplant
+from contrans_lens.pipeline.transplant import read_pair, transplant
 
 __all__ = [
     "Bench",

@@ -4,19 +4,19 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from contrans_lens.concepts import ConceptVectors
-from contrans_lens.errors import MapError, SelectionError
-from contrans_lens.evaluation import covariance_directions, random_directions, ratio_ci
-from contrans_lens.models import Fingerprint, HookedModel, check_hook_points, open_model
+from contrans_lens.evaluation import ratio_ci
+from contrans_lens.models import Fingerprint, HookedModel, open_model
 from contrans_lens.pipeline.bench import Bench, Scores
+from contrans_lens.pipeline.choice import Choice, choose
+from contrans_lens.pipeline.controls import control_rows, random_units, unit
 from contrans_lens.pipeline.corpus import build_corpus
 from contrans_lens.pipeline.reading import (
     ConceptReading,
@@ -30,25 +30,15 @@ from contrans_lens.pipeline.reading import (
     texts_hash,
 )
 from contrans_lens.pipeline.result import CurvePoint, Row, Share, TransplantResult
-from contrans_lens.pipeline.settings import THREE_QUARTERS, Settings
-from contrans_lens.pipeline.verdict import CONTROL_ROWS, control_p_value, judge
-from contrans_lens.selection import Candidate, SweepCell, best_cell, sweep, three_quarters
+from contrans_lens.pipeline.settings import Settings
+from contrans_lens.pipeline.verdict import judge
+from contrans_lens.selection import three_quarters
 from contrans_lens.texts import ContrastSet, load_concept
 
 Model = str | Path | HookedModel
 Say = Callable[[str], None]
 
 CURVE_FACTORS = (0.25, 0.5, 1.0, 1.5, 2.0)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The hook points that were chosen, and the sweep that chose them."""
-
-    source: str
-    target: str
-    native: str
-    table: tuple[SweepCell, ...] = ()
 
 
 def transplant(
@@ -151,37 +141,6 @@ def read_pair(source: HookedModel, target: HookedModel, texts: Sequence[str], se
     return fit_pair(read_states(source, chosen), read_states(target, chosen), chosen, settings)
 
 
-def choose(bench: Bench, pair: PairReading, reading: ConceptReading, settings: Settings) -> Choice:
-    """Choose the hook points: given ones, the three-quarters prior, or the best pair on validation items.
-
-    The native vector, the ceiling, is always written at its own best hook point unless hook points were given. The
-    sweep leaves out the target's last block, where a vector can only push the logits.
-
-    Raises:
-        HookPointError: given hook points do not exist.
-        SelectionError: nothing of the concept arrives in the target.
-    """
-    sources, targets = pair.source.hook_points, pair.target.hook_points
-    if settings.given_pair or settings.layers == THREE_QUARTERS:
-        source, target = settings.given_pair or (three_quarters(sources), three_quarters(targets))
-        check_hook_points(bench.model, [target])
-        if source not in sources or target not in targets:
-            raise SelectionError(
-                f"{source} -> {target} is not a pair of captured hook points; choose from {', '.join(sources)} and "
-                f"{', '.join(targets)}."
-            )
-        return Choice(source, target, target)
-    # After the last block nothing is computed any more: a vector there only adds a fixed push to the logits. It is a
-    # control (row last_layer), not a place to write a concept.
-    places = targets[:-1] or targets
-    moved = [Candidate(s, t, pair.maps.concept(reading.source.at(s), s, t)) for s in sources for t in places]
-    own = [Candidate(t, t, reading.target.at(t)) for t in places]
-    cells = sweep(bench.model, bench.items, moved + own, bench.residual_norms, bench.solve_rough)
-    table = cells[: len(moved)]
-    best, native = best_cell(table), best_cell(cells[len(moved) :])
-    return Choice(best.source, best.target, native.target, tuple(table))
-
-
 @dataclass(frozen=True)
 class _Measured:
     """What the test items say."""
@@ -205,11 +164,11 @@ class _Measured:
         """Measure every row: the two vectors, then the controls against them."""
         own = reading.target.at(choice.native)
         moved = pair.maps.concept(reading.source.at(choice.source), choice.source, choice.target)
-        unit_own, unit_moved = _unit(own[None]), _unit(moved[None])
+        unit_own, unit_moved = unit(own[None]), unit(moved[None])
         at_own, at_moved = bench.solve(choice.native, unit_own), bench.solve(choice.target, unit_moved)
         native, native_scores = bench.row("native", choice.native, unit_own, at_own)
         transplanted, scores = bench.row("transplanted", choice.target, unit_moved, at_moved)
-        controls = _control_rows(bench, pair, reading, choice, at_moved[0], moved, transplanted.effect)
+        controls = control_rows(bench, pair, reading, choice, at_moved[0], moved, transplanted.effect)
         rows = [bench.unsteered_row()]
         if concept.prompt is not None:
             rows.append(bench.prompt_row(concept.prompt))
@@ -223,7 +182,7 @@ class _Measured:
             *bench.curve("native", choice.native, unit_own, [factor * at_own[0] for factor in CURVE_FACTORS]),
         ]
         if settings.curve_draws:
-            randoms = _random_units(bench, settings.curve_draws, settings.seed)
+            randoms = random_units(bench, settings.curve_draws, settings.seed)
             curves += bench.curve("random", choice.target, randoms, points)
         vectors = {
             "source": reading.source.select([choice.source]),
@@ -232,68 +191,6 @@ class _Measured:
         }
         items = _item_records(bench, {"native": native_scores, "transplanted": scores})
         return cls(tuple(rows), Share(share.value, (share.low, share.high)), tuple(curves), items, vectors)
-
-
-def _control_rows(
-    bench: Bench,
-    pair: PairReading,
-    reading: ConceptReading,
-    choice: Choice,
-    strength: float,
-    moved: Float[Tensor, "d_target"],
-    effect: float,
-) -> list[Row]:
-    """Every control at the hook point of the transplanted vector, at equal norm or equal budget."""
-    settings = bench.settings
-    draws, seed = settings.draws, settings.seed
-    seeds = tuple(range(seed, seed + draws))
-    vector = reading.source.at(choice.source)
-    families = {
-        "random": _random_units(bench, draws, seed),
-        "random_covariance": covariance_directions(pair.target.covariance(choice.target), draws, 1.0, seed),
-        "random_source": _random_source_units(pair, choice, vector, draws, seed),
-        "shuffled_map": _unit(pair.maps.shuffled_concepts(vector, choice.source, choice.target, draws, seed)),
-    }
-    rows = []
-    for name in CONTROL_ROWS:
-        units = families[name]
-        strengths = [strength] * draws
-        if settings.controls_at == "budget":
-            strengths = bench.solve(choice.target, units)
-        row, _ = bench.row(name, choice.target, units, strengths, seeds=seeds)
-        rows.append(replace(row, p_value=control_p_value(row.draws, effect)))
-    if vector.shape[0] <= moved.shape[0]:
-        padded = torch.zeros_like(moved)
-        padded[: vector.shape[0]] = vector
-        rows.append(bench.row("identity", choice.target, _unit(padded[None]), [strength])[0])
-    last = pair.target.hook_points[-1]
-    carried = pair.maps.concept(vector, choice.source, last)
-    rows.append(bench.row("last_layer", last, _unit(carried[None]), [strength])[0])
-    return rows
-
-
-def _random_units(bench: Bench, draws: int, seed: int) -> Float[Tensor, "draw d_model"]:
-    return random_directions(bench.model.cfg.d_model, draws, 1.0, seed)
-
-
-def _random_source_units(
-    pair: PairReading, choice: Choice, vector: Float[Tensor, "d_source"], draws: int, seed: int
-) -> Float[Tensor, "draw d_target"]:
-    """Random source directions through the true map."""
-    random = random_directions(vector.shape[0], draws, float(vector.norm()), seed)
-    return _unit(pair.maps.concept(random, choice.source, choice.target))
-
-
-def _unit(vectors: Float[Tensor, "vector d_model"]) -> Float[Tensor, "vector d_model"]:
-    """Vectors scaled to norm one.
-
-    Raises:
-        MapError: one of them is zero.
-    """
-    lengths = vectors.float().norm(dim=-1, keepdim=True)
-    if not (lengths > 0).all():
-        raise MapError("a carried vector is zero: the map kills this direction. Use more varied map texts.")
-    return vectors.float() / lengths
 
 
 def _moved_vectors(
