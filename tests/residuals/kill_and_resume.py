@@ -24,6 +24,10 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
+def n_finished(folder: Path) -> int:
+    return len(list(folder.glob("shard-*.safetensors")))
+
+
 def main(root: Path) -> None:
     torch.set_num_threads(1)
     writer.SHARD_BYTES = 4096
@@ -38,20 +42,26 @@ def main(root: Path) -> None:
     run(root / "whole")
     seconds = time.monotonic() - begin
     draw = random.Random(int(sys.argv[2]))
-    progress = []
+    n_shards = len(contents(root / "whole")) - 1
+    progress = [0]
     for _ in range(N_KILLS):
         child = os.fork()
         if child == 0:
             run(root / "killed")
             os._exit(0)
-        time.sleep(draw.uniform(0.02, 0.35) * seconds)
+        # By progress and then at a random moment of the next shard, not by the clock alone: a busy machine would
+        # otherwise see every kill fall before the first shard.
+        wanted = min(progress[-1] + draw.randint(0, 2), n_shards - 1)
+        while n_finished(root / "killed") < wanted and os.waitpid(child, os.WNOHANG) == (0, 0):
+            time.sleep(0.001)
+        time.sleep(draw.uniform(0, 1.5) * seconds / n_shards)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        progress.append(len(list((root / "killed").glob("shard-*"))) if (root / "killed").exists() else 0)
+        progress.append(n_finished(root / "killed"))
     run(root / "killed")
     whole, killed = contents(root / "whole"), contents(root / "killed")
     sys.stdout.write(
-        json.dumps({"progress": progress, "n_shards": len(whole) - 1, "same": whole == killed, "names": list(killed)})
+        json.dumps({"progress": progress, "n_shards": n_shards, "same": whole == killed, "names": list(killed)})
     )
 
 
