@@ -6,7 +6,7 @@ from contrans_lens.evaluation.controls import (
     random_directions,
     scale_to_norm,
 )
-from contrans_lens.evaluation.damage import Damage, DamageMeter, DamageTotals, damage, damage_vectors
+from contrans_lens.evaluation.damage import Damage, DamageMeter, DamageTotals, damage, damage_cells, damage_vectors
 from contrans_lens.evaluation.intervals import (
     Interval,
     RatioInterval,
@@ -19,8 +19,8 @@ from contrans_lens.evaluation.intervals import (
     wilson_ci,
 )
 from contrans_lens.evaluation.prompting import PromptDamage, prompt_damage
-from contrans_lens.evaluation.scores import score_items, score_vectors
-from contrans_lens.evaluation.strength import SolvedStrength, solve_strength, solve_strengths
+from contrans_lens.evaluation.scores import score_cells, score_items, score_vectors
+from contrans_lens.evaluation.strength import SolvedStrength, solve_cell_strengths, solve_strength, solve_strengths
 
 __all__ = [
     "Damage",
@@ -35,6 +35,7 @@ __all__ = [
     "bootstrap_mean_cis",
     "covariance_directions",
     "damage",
+    "damage_cells",
     "damage_vectors",
     "mapped_directions",
     "paired_difference_ci",
@@ -42,8 +43,10 @@ __all__ = [
     "random_directions",
     "ratio_ci",
     "scale_to_norm",
+    "score_cells",
     "score_items",
     "score_vectors",
+    "solve_cell_strengths",
     "solve_strength",
     "solve_strengths",
     "weighted_mean_cis",

@@ -13,7 +13,7 @@ into memory.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,7 @@ from torch.nn.utils.rnn import pad_sequence
 from contrans_lens.errors import EvaluationError
 from contrans_lens.evaluation.continuations import plan_texts
 from contrans_lens.evaluation.intervals import weighted_mean_cis
-from contrans_lens.evaluation.scores import check_additions, log_probabilities, steering
+from contrans_lens.evaluation.scores import check_cells, log_probabilities, steering
 from contrans_lens.evaluation.stacked import StackedRuns, Within
 from contrans_lens.interventions import Intervention
 from contrans_lens.models import HookedModel
@@ -131,6 +131,40 @@ def damage_vectors(
     return meter.report(meter.totals(additions))
 
 
+def damage_cells(
+    model: HookedModel,
+    texts: Sequence[str],
+    additions: Mapping[str, Float[Tensor, "_ d_model"]],
+    *,
+    max_tokens: int | None = None,
+    token_budget: int | None = None,
+    fan_out: bool | None = None,
+) -> dict[str, list[Damage]]:
+    """Damage of the cells of a sweep: vectors at several hook points, each added alone.
+
+    The same numbers as :func:`damage_vectors` at one hook point after the other, but texts are tokenised once and the
+    unsteered model is run on each of them once, for all hook points.
+
+    Args:
+        model: the target model.
+        texts: neutral texts.
+        additions: by hook point, vectors in the residual's own units, strength included, ``[vector, d_model]``.
+        max_tokens: use at most this many tokens of each text; the model's context if None.
+        token_budget: most tokens in one forward pass; chosen by device if None.
+        fan_out: share the part before a hook point between vectors; None finds out whether the model stands it.
+
+    Returns:
+        By hook point, one :class:`Damage` per vector.
+
+    Raises:
+        HookPointError: the model has no such hook point.
+        EvaluationError: no cells; or as :func:`damage_vectors`.
+    """
+    names = list(additions)
+    meter = DamageMeter(model, texts, names, max_tokens=max_tokens, token_budget=token_budget, fan_out=fan_out)
+    return {name: meter.report(totals) for name, totals in meter.cell_totals(additions).items()}
+
+
 @dataclass(frozen=True)
 class DamageTotals:
     """Sums over the tokens of each text, for several vectors; not finite where the model's logits are not."""
@@ -150,16 +184,20 @@ class DamageMeter:
         self,
         model: HookedModel,
         texts: Sequence[str],
-        hook_point: str | None = None,
+        hook_point: str | Sequence[str] | None = None,
         *,
         max_tokens: int | None = None,
         token_budget: int | None = None,
         fan_out: bool | None = None,
     ) -> None:
-        """Tokenise the texts; see :func:`damage_vectors` for the arguments and what is raised."""
+        """Tokenise the texts; see :func:`damage_vectors` for the arguments and what is raised.
+
+        Several hook points may be given; they are then measured with :meth:`cell_totals`.
+        """
         self._model = model
+        self._hook_points = [hook_point] if isinstance(hook_point, str) else list(hook_point or ())
         rows, self._truncated = plan_texts(model, texts, max_tokens)
-        self._runs = StackedRuns(model, rows, hook_point, token_budget=token_budget, fan_out=fan_out)
+        self._runs = StackedRuns(model, rows, self._hook_points, token_budget=token_budget, fan_out=fan_out)
         self._targets = [torch.tensor([read.token for read in row.reads]) for row in rows]
         self.counts: Int[Tensor, " text"] = torch.tensor([len(target) for target in self._targets])
         """Predicted tokens of each text."""
@@ -178,31 +216,52 @@ class DamageMeter:
         *,
         within: Within | None = None,
     ) -> DamageTotals:
-        """Measure vectors at the hook point, or (None) what the context ``within`` does.
+        """Measure vectors at the one hook point, or (None) what the context ``within`` does.
 
         Raises:
-            EvaluationError: additions that are not finite or of another width; the unsteered model's logits
-                are not finite.
+            EvaluationError: additions that are not finite or of another width, or not one hook point to add them at;
+                the unsteered model's logits are not finite.
         """
-        n_vectors = 1
-        if additions is not None:
-            check_additions(self._model, additions)
-            n_vectors = len(additions)
-        n_texts, ends = len(self.counts), self.counts.cumsum(0)
-        kl = torch.zeros(n_vectors, n_texts, dtype=torch.float64)
-        nll = torch.zeros_like(kl)
-        token_kl = torch.zeros(n_vectors, int(ends[-1]), dtype=torch.float64)
-        for group in self._runs.groups(n_vectors):
+        if additions is None:
+            return self._measure({"": None}, within)[""]
+        if len(self._hook_points) != 1:
+            raise EvaluationError(
+                f"the meter was made for {len(self._hook_points)} hook points, so where to add is not clear; "
+                "make it for one, or use cell_totals."
+            )
+        return self.cell_totals({self._hook_points[0]: additions})[self._hook_points[0]]
+
+    def cell_totals(self, additions: Mapping[str, Float[Tensor, "_ d_model"]]) -> dict[str, DamageTotals]:
+        """Measure vectors, by hook point, at some or all of the hook points the meter was made for.
+
+        Raises:
+            EvaluationError: another hook point, or as :meth:`totals`.
+        """
+        check_cells(self._model, additions)
+        others = [name for name in additions if name not in self._hook_points]
+        if others:
+            raise EvaluationError(
+                f"the meter was made for {', '.join(self._hook_points) or 'no hook point'}, not for {others[0]}."
+            )
+        return self._measure(dict(additions), None)
+
+    def _measure(self, cells: dict[str, Tensor | None], within: Within | None) -> dict[str, DamageTotals]:
+        ends = self.counts.cumsum(0)
+        sizes = {name: 1 if additions is None else len(additions) for name, additions in cells.items()}
+        found = {name: _no_totals(size, len(ends), int(ends[-1])) for name, size in sizes.items()}
+        for group in self._runs.groups(max(sizes.values())):
             base, targets = self._unsteered(group), self._padded_targets(group)
-            for part, logits in self._runs.logits(group, additions, within=within):
-                steered = log_probabilities(logits)
-                divergence, surprise = _divergence(base, steered), _surprise(steered, targets)
-                for row, text in enumerate(group):
-                    count, end = int(self.counts[text]), int(ends[text])
-                    token_kl[part, end - count : end] = divergence[:, row, :count]
-                    kl[part, text] = divergence[:, row, :count].sum(-1)
-                    nll[part, text] = surprise[:, row, :count].sum(-1)
-        return DamageTotals(kl, nll, token_kl)
+            for name, additions in cells.items():
+                totals = found[name]
+                for part, logits in self._runs.logits(group, additions, name, within=within):
+                    steered = log_probabilities(logits)
+                    divergence, surprise = _divergence(base, steered), _surprise(steered, targets)
+                    for row, text in enumerate(group):
+                        count, end = int(self.counts[text]), int(ends[text])
+                        totals.token_kl[part, end - count : end] = divergence[:, row, :count]
+                        totals.kl[part, text] = divergence[:, row, :count].sum(-1)
+                        totals.nll[part, text] = surprise[:, row, :count].sum(-1)
+        return found
 
     def report(self, totals: DamageTotals) -> list[Damage]:
         """Means, percentiles and intervals, one :class:`Damage` per vector.
@@ -272,6 +331,11 @@ class DamageMeter:
         for row, text in enumerate(group):
             padded[row, : int(self.counts[text])] = self._targets[text]
         return padded
+
+
+def _no_totals(n_vectors: int, n_texts: int, n_tokens: int) -> DamageTotals:
+    shapes = (n_vectors, n_texts), (n_vectors, n_texts), (n_vectors, n_tokens)
+    return DamageTotals(*(torch.zeros(shape, dtype=torch.float64) for shape in shapes))
 
 
 def _divergence(

@@ -5,7 +5,7 @@ score is ``sigmoid(log P(positive) - log P(negative))``. Log-probabilities are t
 the model is) and summed in float64.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Literal
@@ -79,8 +79,7 @@ def score_vectors(
 ) -> Float[Tensor, "vector item"]:
     """Score items under many vectors, each added alone at every position of one hook point.
 
-    The same numbers as :func:`score_items` with one absolute addition at a time, from far fewer passes:
-    vectors are
+    The same numbers as :func:`score_items` with one absolute addition at a time, from far less work: vectors are
     stacked as batch rows, what lies before the hook point is computed once per item, and only the positions
     that are read are unembedded.
 
@@ -101,30 +100,78 @@ def score_vectors(
         HookPointError: the model has no such hook point.
         EvaluationError: as :func:`score_items`; or additions that are not finite or of another width.
     """
-    check_additions(model, additions)
+    cells = {hook_point: additions}
+    return score_cells(model, items, cells, measure=measure, token_budget=token_budget, fan_out=fan_out)[hook_point]
+
+
+def score_cells(
+    model: HookedModel,
+    items: Sequence[EvaluationItem],
+    additions: Mapping[str, Float[Tensor, "_ d_model"]],
+    *,
+    measure: Measure = "probability",
+    token_budget: int | None = None,
+    fan_out: bool | None = None,
+) -> dict[str, Float[Tensor, "_ item"]]:
+    """Score items under the cells of a sweep: vectors at several hook points, each added alone.
+
+    The same numbers as :func:`score_vectors` at one hook point after the other, but items are tokenised once and the
+    unsteered model is run on each of them once, for all hook points. Several strengths of a vector, or both of its
+    signs, are simply more vectors.
+
+    Args:
+        model: the model that answers.
+        items: prompts with two continuations each.
+        additions: by hook point, vectors in the residual's own units, strength included, ``[vector, d_model]``; their
+            number may differ between hook points.
+        measure: ``"probability"`` or ``"log_odds"``.
+        token_budget: most tokens in one forward pass; chosen by device if None.
+        fan_out: share the part before a hook point between vectors; None finds out whether the model stands it.
+
+    Returns:
+        By hook point, ``[vector, item]``, float64.
+
+    Raises:
+        HookPointError: the model has no such hook point.
+        EvaluationError: no cells; or as :func:`score_vectors`.
+    """
+    check_cells(model, additions)
     rows = plan_items(model, items)
-    runs = StackedRuns(model, rows, hook_point, token_budget=token_budget, fan_out=fan_out)
-    odds = torch.zeros(len(additions), len(items), dtype=torch.float64)
-    for group in runs.groups(len(additions)):
-        for part, logits in runs.logits(group, additions):
-            _add_reads(odds, part, logits, runs, group)
-    return _scores(odds, items, measure)
+    runs = StackedRuns(model, rows, list(additions), token_budget=token_budget, fan_out=fan_out)
+    odds = {name: torch.zeros(len(cells), len(items), dtype=torch.float64) for name, cells in additions.items()}
+    for group in runs.groups(max(len(cells) for cells in additions.values())):
+        for name, cells in additions.items():
+            for part, logits in runs.logits(group, cells, name):
+                _add_reads(odds[name], part, logits, runs, group)
+    return {name: _scores(found, items, measure) for name, found in odds.items()}
 
 
-def check_additions(model: HookedModel, additions: Float[Tensor, "vector d_model"]) -> None:
-    """Check that additions are there, finite, and as wide as the residual stream.
+def check_cells(model: HookedModel, additions: Mapping[str, Float[Tensor, "_ d_model"]]) -> None:
+    """Check that there are cells, and the additions of each hook point.
+
+    Raises:
+        EvaluationError: they cannot be used.
+    """
+    if not additions:
+        raise EvaluationError("there are no cells: give additions for at least one hook point.")
+    for name, cells in additions.items():
+        check_additions(model, cells, f" at {name}" if len(additions) > 1 else "")
+
+
+def check_additions(model: HookedModel, additions: Float[Tensor, "vector d_model"], where: str = "") -> None:
+    """Check that additions are there, finite, and as wide as the residual stream; ``where`` is named in errors.
 
     Raises:
         EvaluationError: they are not.
     """
     if len(additions) == 0 or additions.shape[1] != model.cfg.d_model:
         raise EvaluationError(
-            f"additions have shape {list(additions.shape)}; [vector, {model.cfg.d_model}] with at least one "
+            f"additions{where} have shape {list(additions.shape)}; [vector, {model.cfg.d_model}] with at least one "
             "vector was expected."
         )
     if not bool(torch.isfinite(additions).all()):
         bad = int((~torch.isfinite(additions)).any(1).nonzero()[0])
-        raise EvaluationError(f"addition {bad} holds NaN or infinity; look at what produced it.")
+        raise EvaluationError(f"addition {bad}{where} holds NaN or infinity; look at what produced it.")
 
 
 def steering(model: HookedModel, interventions: Intervention | Sequence[Intervention]) -> Within:

@@ -1,52 +1,96 @@
-"""Forward passes for many additions at one hook point, with as little repeated as the model class permits.
+"""Forward passes for many additions at one or several hook points, with as little repeated as the model permits.
 
-Three things are saved against one full forward pass per vector and text:
+What is saved against one full forward pass per addition:
 
-- **The part before the hook point is shared.** Every vector sees the same residual stream there. One row runs
-up to
-  the hook point, where a hook *fans it out*: it returns ``[vector, pos, d_model]`` for ``[1, pos, d_model]``,
-  row v with addition v, and the rest of the model runs on the larger batch. Masks, rotary angles and position
-  embeddings were made for one row and broadcast. This needs no ``start_at_layer`` (which a TransformerBridge
-  lacks), only hooks.
-- **Only the positions that are read are unembedded.** A pre-hook on the unembedding keeps ``[row, read,
-d_model]``. - Rows are stacked up to a budget of tokens.
+- **The part before a hook point is run once.** Additions do not reach back, so every one of them at a hook point sees
+  the same residual stream there. The unsteered model is run once on each text, up to the last hook point, and its
+  residual stream at every hook point is kept, while it fits into memory; each cell (hook point, addition) resumes from
+  it. Resuming needs only hooks, which both model classes have (a TransformerBridge has no ``start_at_layer``): the
+  model is run on *one* row of tokens, and a hook at the hook point returns ``[vector * row, pos, d_model]``, the kept
+  residual stream of every row plus addition v. Masks, rotary angles and position embeddings were made for one row and
+  broadcast; they are the same for all, since rows are padded on the right, where causal attention needs no mask.
+- **Common beginnings are run once per addition.** Rows made from one template, or the two continuations of an item,
+  begin with the same tokens. Additions act at every position, so keys and values differ from cell to cell and those of
+  the unsteered model are of no use; but within a cell the steered keys and values of a common beginning serve all rows
+  that have it. The beginnings are run first and the rows continue from their cache.
+- **Additions, strengths and texts are stacked as batch rows** up to a budget of tokens.
+- **Only the positions that are read are unembedded,** and only they go through the MLP of the last block, since nothing
+  mixes positions after it.
 
-Whether a model stands fanning out is tried on a few tokens first, against the plain way (every row run from
-its tokens). A model that does not, or a hook point inside a block where it makes no sense, is run the plain
-way: slower, same numbers.
+Whether a model stands each of these is tried at every hook point on a few tokens, against the plain way (every row run
+from its tokens). What it does not stand is left out, in the end all of it: slower, same numbers.
 """
 
 import contextlib
+import math
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from contrans_lens.errors import EvaluationError
+from contrans_lens.errors import EvaluationError, HookPointError
 from contrans_lens.evaluation.continuations import TokenRow
+from contrans_lens.evaluation.resuming import (
+    Residuals,
+    common_cut,
+    entry_point,
+    last_mlp,
+    next_block,
+    take,
+    trimmed,
+)
 from contrans_lens.interventions import add_rows
-from contrans_lens.models import HookedModel, TokenBatch, check_hook_points, hooks, input_device, run
+from contrans_lens.models import (
+    HookedModel,
+    HookFunction,
+    PrefixCache,
+    TokenBatch,
+    check_hook_points,
+    hooks,
+    input_device,
+    layer_of,
+    resid_post,
+    run,
+)
 
-# Beyond so many tokens a larger batch gains nothing on a CPU (measured); the number for other devices is a guess.
-_CPU_TOKENS, _DEVICE_TOKENS = 4096, 65_536
+# Beyond so many tokens a larger batch gains nothing on a CPU, and at small widths leaves the processor's cache
+# (measured at widths 128 and 768); the number for other devices is a guess.
+_CPU_TOKENS, _DEVICE_TOKENS = 2048, 65_536
 _LOGIT_BUDGET = 1 << 25  # logits held at once: 128 MB in float32
-_WORTH_FANNING = 256  # fewer tokens than this after fanning out one row are better stacked with other rows
+_CACHE_BUDGET = 1 << 28  # keys and values of common beginnings held at once: 1 GB in float32
+_PASS_SHARE = 16  # what a pass costs beside its tokens, as a part of the token budget
+_WORTH_SHARING = 1024  # in fewer tokens than this there is less to save than trying costs
 _PROBE_TOKENS = 6
+_ODD_SHAPES = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, AssertionError)  # what models raise
+
+_TRIED: weakref.WeakKeyDictionary[HookedModel, dict[tuple[str, bool], "_Stands"]] = weakref.WeakKeyDictionary()
+"""What was found out about models, by hook point and whether a common beginning was to be tried."""
 
 Within = Callable[[TokenBatch, list[TokenRow]], AbstractContextManager[object]]
 """Opens a context around the forward pass of a batch, given the rows it is made of."""
 
 
+@dataclass(frozen=True)
+class _Stands:
+    """What a model stands at a hook point."""
+
+    resuming: bool
+    trimming: bool
+    cutting: bool
+
+
 class StackedRuns:
-    """Runs token rows under additions at a hook point and returns logits at the positions that are read."""
+    """Runs token rows under additions at hook points and returns logits at the positions that are read."""
 
     def __init__(
         self,
         model: HookedModel,
         rows: Sequence[TokenRow],
-        hook_point: str | None = None,
+        hook_points: Sequence[str] = (),
         *,
         token_budget: int | None = None,
         batch_size: int | None = None,
@@ -57,49 +101,72 @@ class StackedRuns:
         Args:
             model: the model.
             rows: sequences and what is read from them.
-            hook_point: where additions are made; None if there will be none.
+            hook_points: where additions will be made; none if there will be none.
             token_budget: most tokens in one forward pass; by device if None.
             batch_size: most rows in one forward pass; no limit but the budget if None.
-            fan_out: share the part before the hook point; None finds out whether the model stands it.
+            fan_out: share the part before a hook point; None finds out whether the model stands it, and whether it
+                stands sharing common beginnings, which is not done otherwise.
 
         Raises:
             HookPointError: the model has no such hook point.
             EvaluationError: a budget or batch size below one.
         """
-        if hook_point is not None:
-            check_hook_points(model, [hook_point])
+        check_hook_points(model, hook_points)
         if (token_budget is not None and token_budget < 1) or (batch_size is not None and batch_size < 1):
             raise EvaluationError(f"token_budget={token_budget}, batch_size={batch_size}: both start at one.")
         self.rows = list(rows)
         self._model = model
-        self._hook_point = hook_point
         default = _CPU_TOKENS if input_device(model).type == "cpu" else _DEVICE_TOKENS
         self._token_budget = token_budget or default
         self._batch_size = batch_size
         self._fan_out = fan_out
+        self._entries = {name: entry for name in hook_points if (entry := entry_point(name)) is not None}
         self._positions = [sorted({read.position for read in row.reads}) for row in self.rows]
+        self._residuals = Residuals(model, list(dict.fromkeys(self._entries.values())), self._token_budget)
+        self._stands: dict[str, bool] = {}
+        self._trims = True
+        self._cut = 0  # leading tokens that are run once for all rows that share them
+        if fan_out is None and hook_points and len(self._entries) == len(set(hook_points)):
+            first_read = min(positions[0] for positions in self._positions)
+            self._cut = common_cut([row.tokens for row in self.rows], first_read)
 
     def positions(self, index: int) -> list[int]:
         """Positions of row ``index`` whose logits are returned, in ascending order."""
         return self._positions[index]
 
     def groups(self, n_vectors: int = 1) -> list[list[int]]:
-        """Row indices that are run together, longest first: one that is fanned out, or as many as fit."""
-        order = sorted(range(len(self.rows)), key=lambda index: -len(self.rows[index].tokens))
+        """Row indices that are run together: as many as fit, with common beginnings or of about the same length."""
+        if self._cut and not all(self._shares(name, n_vectors) for name in self._entries):
+            self._cut = 0
+        cut = self._cut
+
+        def order(index: int) -> tuple[list[int], int]:
+            tokens = self.rows[index].tokens
+            return tokens[:cut], -len(tokens)
+
         groups: list[list[int]] = []
-        for index in order:
-            if groups and not self._fans(n_vectors, index):
-                first = groups[-1][0]
-                if not self._fans(n_vectors, first) and len(groups[-1]) < self._capacity(first) // n_vectors:
-                    groups[-1].append(index)
-                    continue
-            groups.append([index])
+        most = room = wasted = longest = 0
+        last: list[int] = []
+        for index in sorted(range(len(self.rows)), key=order):
+            length, beginning = len(self.rows[index].tokens), self.rows[index].tokens[:cut]
+            wasted += n_vectors * abs(longest - length)
+            longest = max(longest, length)
+            # Rows with one beginning stay together, beyond what all vectors at once leave room for: that costs more
+            # passes, with fewer vectors each, but every beginning is run once.
+            full = len(groups[-1]) >= (most if cut and beginning == last else room) if groups else True
+            if full or wasted * _PASS_SHARE > self._token_budget:
+                groups.append([])
+                most = self._capacity(index, cut)
+                room, wasted, longest = most // n_vectors, 0, length
+            groups[-1].append(index)
+            last = beginning
         return groups
 
     def logits(
         self,
         group: Sequence[int],
         additions: Float[Tensor, "vector d_model"] | None = None,
+        hook_point: str = "",
         *,
         within: Within | None = None,
     ) -> Iterator[tuple[slice, Float[Tensor, "vector row read vocab"]]]:
@@ -109,6 +176,7 @@ class StackedRuns:
             group: row indices, as :meth:`groups` gave them.
             additions: absolute additions at every position of the hook point, ``[vector, d_model]``; None for
                 the unsteered model, which counts as one vector.
+            hook_point: where they are made, one of those the object was made for.
             within: opens a context around the forward pass (steering by interventions).
 
         Yields:
@@ -122,120 +190,221 @@ class StackedRuns:
             with within(batch, chosen) if within is not None else contextlib.nullcontext():
                 yield slice(0, 1), self._forward(batch, reads)[None]
             return
-        fan = len(group) == 1 and self._fans(len(additions), group[0])
-        step = max(1, self._capacity(group[0]) // len(group))
+        shares = self._shares(hook_point, len(additions))
+        longest = max(group, key=lambda index: len(self.rows[index].tokens))
+        most = max(1, self._capacity(longest, self._cut if shares else 0) // len(group))
+        step = math.ceil(len(additions) / math.ceil(len(additions) / most))  # slices of about one size
         for start in range(0, len(additions), step):
             part = additions[start : start + step]
-            forward = self._fanned if fan else self._plain
-            yield slice(start, start + len(part)), forward(batch, part, reads)
+            if shares:
+                residual = self._residuals.of(group, batch)[self._entries[hook_point]]
+                logits = self._resumed(batch, residual, part, hook_point, reads, self._cut, self._trims)
+            else:
+                logits = self._plain(batch, part, hook_point, reads)
+            yield slice(start, start + len(part)), logits
 
-    def _capacity(self, index: int) -> int:
-        """How many rows as long as row ``index`` fit into one forward pass."""
-        by_tokens = self._token_budget // len(self.rows[index].tokens)
-        by_logits = _LOGIT_BUDGET // (len(self._positions[index]) * int(self._model.cfg.d_vocab))
-        fits = max(1, min(by_tokens, by_logits))
-        return fits if self._batch_size is None else min(fits, self._batch_size)
+    def _capacity(self, index: int, cut: int) -> int:
+        """How many rows as long as row ``index`` fit into one forward pass that begins after ``cut`` tokens."""
+        length, cfg = len(self.rows[index].tokens), self._model.cfg
+        width = int(cfg.d_model)
+        fits = [
+            self._token_budget // (length - cut),
+            _LOGIT_BUDGET // (len(self._positions[index]) * int(cfg.d_vocab)),
+            self._residuals.capacity(length, width),
+        ]
+        if cut:
+            fits.append(_CACHE_BUDGET // (2 * length * width * int(cfg.n_layers)))
+        if self._batch_size is not None:
+            fits.append(self._batch_size)
+        return max(1, min(fits))
 
     def _read_index(self, group: Sequence[int]) -> Int[Tensor, "row read"]:
         most = max(len(self._positions[index]) for index in group)
         padded = [self._positions[index] + self._positions[index][-1:] * most for index in group]
         return torch.tensor([positions[:most] for positions in padded])
 
-    def _fans(self, n_vectors: int, index: int) -> bool:
-        if self._hook_point is None or self._fan_out is False:
+    def _shares(self, hook_point: str, n_vectors: int) -> bool:
+        """Whether cells at the hook point resume from the residual stream there."""
+        if hook_point not in self._entries or self._fan_out is False:
             return False
-        if self._fan_out is None:
-            if min(n_vectors, self._capacity(index)) * len(self.rows[index].tokens) < _WORTH_FANNING:
+        if self._fan_out:
+            return True
+        if hook_point not in self._stands:
+            if n_vectors * sum(len(row.tokens) for row in self.rows) < _WORTH_SHARING:
                 return False
-            self._fan_out = self._stands_fanning()
-        return self._fan_out
+            known = _TRIED.setdefault(self._model, {})
+            key = (hook_point, self._cut > 0)
+            if key not in known:
+                known[key] = self._try(hook_point)
+            self._stands[hook_point] = known[key].resuming
+            self._trims = self._trims and known[key].trimming
+            self._cut = self._cut if known[key].cutting else 0
+        return self._stands[hook_point]
 
     @torch.no_grad()
-    def _stands_fanning(self) -> bool:
-        """Try both ways on a few tokens with two large and different additions."""
-        row = self.rows[0]
-        tokens = row.tokens[:_PROBE_TOKENS]
-        batch = _token_batch([TokenRow(tokens, row.offsets[: len(tokens)], row.text, len(tokens), row.bos)])
-        reads = torch.arange(len(tokens))[None]
-        norm = mean_norm(self._model, [batch], self._hook_point or "")
-        width = int(self._model.cfg.d_model)
-        directions = torch.randn(3, width, generator=torch.Generator().manual_seed(0))
-        additions = directions / directions.norm(dim=1, keepdim=True) * norm
-        expected = self._plain(batch, additions, reads).float()
-        try:
-            found = self._fanned(batch, additions, reads).float()
-        except (RuntimeError, ValueError, IndexError):  # what a shape that does not fit raises, by model
-            return False
+    def _try(self, hook_point: str) -> _Stands:
+        """Try on a few tokens of two rows with three large and different additions.
+
+        The rows differ in length and, beyond a common beginning, in their tokens.
+        """
+        entry, cut = self._entries[hook_point], _PROBE_TOKENS // 2
+        tokens = (self.rows[0].tokens * _PROBE_TOKENS)[:_PROBE_TOKENS]
+        other = tokens[:cut] + (self.rows[-1].tokens[::-1] * _PROBE_TOKENS)[: _PROBE_TOKENS - cut - 1]
+        batch = _token_batch([TokenRow(ids, (), "", 1, False) for ids in (tokens, other)])
+        reads = (batch.lengths - 1)[:, None]
+        residual = Residuals(self._model, [entry], self._token_budget).of(range(2), batch)[entry]
+        norm = residual[:, 1:].float().norm(dim=-1).mean()
+        directions = torch.randn(3, residual.shape[-1], generator=torch.Generator().manual_seed(0))
+        additions = directions / directions.norm(dim=1, keepdim=True) * norm.cpu()
+        expected = self._plain(batch, additions, hook_point, reads).float()
         spread = float((expected - expected.mean(0)).abs().max())
-        return found.shape == expected.shape and float((found - expected).abs().max()) <= 1e-2 * spread
+
+        def succeeds(cut: int, trim: bool) -> bool:
+            try:
+                found = self._resumed(batch, residual, additions, hook_point, reads, cut, trim).float()
+            except _ODD_SHAPES:
+                return False
+            return found.shape == expected.shape and float((found - expected).abs().max()) <= 1e-2 * spread
+
+        trims = succeeds(0, True)
+        resumes = trims or succeeds(0, False)
+        return _Stands(resumes, trims, resumes and self._cut > 0 and succeeds(cut, trims))
 
     def _plain(
         self,
         batch: TokenBatch,
         additions: Float[Tensor, "vector d_model"],
+        hook_point: str,
         reads: Int[Tensor, "row read"],
     ) -> Float[Tensor, "vector row read vocab"]:
         """Every row run from its tokens, once per vector."""
         n_vectors, n_rows = len(additions), len(batch)
         stacked = batch.rows(list(range(n_rows)) * n_vectors)
-        per_row = additions.repeat_interleave(n_rows, dim=0)
-        with add_rows(self._model, self._hook_point or "", per_row):
+        with add_rows(self._model, hook_point, additions.repeat_interleave(n_rows, dim=0)):
             logits = self._forward(stacked, reads.repeat(n_vectors, 1))
         return logits.unflatten(0, (n_vectors, n_rows))
 
-    def _fanned(
+    def _resumed(
         self,
         batch: TokenBatch,
+        residual: Float[Tensor, "row pos d_model"],
         additions: Float[Tensor, "vector d_model"],
+        hook_point: str,
         reads: Int[Tensor, "row read"],
+        cut: int,
+        trim: bool,
     ) -> Float[Tensor, "vector row read vocab"]:
-        """One row run up to the hook point and fanned out there."""
+        """What follows the hook point for every vector and row, from the residual stream at the entry point.
 
-        def fan_out(activation: Tensor) -> Tensor:
-            return activation + additions.to(activation.device, activation.dtype)[:, None]
+        The model is fed one row, the longest: it has no padding, so no mask is made that would be its own.
+        """
+        n_vectors, n_rows = len(additions), len(batch)
+        start = next_block(self._entries[hook_point])
+        one = batch.rows([int(batch.lengths.argmax())])
+        cache = None
+        n_layers = int(self._model.cfg.n_layers)
+        if cut and 0 < start < n_layers:  # HookedTransformer counts rows in the cache of block 0, which must see one
+            beginnings, of_row = batch.tokens[:, :cut].unique(dim=0, return_inverse=True)
+            n_beginnings = len(beginnings)
+            example = torch.tensor([int((of_row == number).nonzero()[0]) for number in range(n_beginnings)])
+            cache = PrefixCache(self._model, start, n_vectors * n_beginnings)
+            with self._fanned_out(residual[example, :cut], additions, hook_point):
+                self._fill(_columns(one, slice(None, cut)), n_vectors * n_beginnings, cache, trim)
+            cache.select((torch.arange(n_vectors)[:, None] * n_beginnings + of_row).flatten())
+            one, residual, reads = _columns(one, slice(cut, None)), residual[:, cut:], reads - cut
+        trim = trim and start < n_layers
+        with self._fanned_out(residual, additions, hook_point):
+            logits = self._forward(one, reads.repeat(n_vectors, 1), trim=trim, cache=cache)
+        return logits.unflatten(0, (n_vectors, n_rows))
 
-        with hooks(self._model, {self._hook_point or "": fan_out}):
-            return self._forward(batch, reads.expand(len(additions), -1))[:, None]
+    @contextlib.contextmanager
+    def _fanned_out(
+        self, residual: Float[Tensor, "row pos d_model"], additions: Float[Tensor, "vector d_model"], hook_point: str
+    ) -> Iterator[None]:
+        """Replace the one row at the entry point by all rows, once per vector, and make the additions."""
+        entry = self._entries[hook_point]
+
+        def resume(activation: Tensor) -> Tensor:
+            rows = residual.to(activation.device, activation.dtype)
+            if entry != hook_point:
+                return rows.repeat(len(additions), 1, 1)
+            return (rows + additions.to(rows.device, rows.dtype)[:, None, None]).flatten(0, 1)
+
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(hooks(self._model, {entry: resume}))
+            if entry != hook_point:
+                per_row = additions.repeat_interleave(len(residual), dim=0)
+                stack.enter_context(add_rows(self._model, hook_point, per_row))
+            yield
 
     @torch.no_grad()
-    def _forward(self, batch: TokenBatch, reads: Int[Tensor, "row read"]) -> Float[Tensor, "row read vocab"]:
+    def _fill(self, batch: TokenBatch, n_rows: int, cache: PrefixCache, trim: bool) -> None:
+        """Run beginnings for their keys and values; nothing is read."""
+        nowhere = torch.zeros(n_rows, 1, dtype=torch.long)
+        with trimmed(last_mlp(self._model) if trim else None, nowhere):
+            run(self._model, batch, stop_after=resid_post(int(self._model.cfg.n_layers) - 1), cache=cache)
+
+    @torch.no_grad()
+    def _forward(
+        self,
+        batch: TokenBatch,
+        reads: Int[Tensor, "row read"],
+        *,
+        trim: bool = False,
+        cache: PrefixCache | None = None,
+    ) -> Float[Tensor, "row read vocab"]:
         sliced = False
 
         def keep_reads(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             nonlocal sliced
             sliced = True
-            return (_take(args[0], reads), *args[1:])
+            return (take(args[0], reads), *args[1:])
 
         unembed = _unembedding(self._model)
         with contextlib.ExitStack() as stack:
+            if trim and reads.shape[1] < batch.tokens.shape[1]:
+                stack.enter_context(trimmed(last_mlp(self._model), reads))
             if unembed is not None:
                 stack.callback(unembed.register_forward_pre_hook(keep_reads).remove)
-            logits = run(self._model, batch)
+            logits = run(self._model, batch, cache=cache)
         if logits is None:
             raise EvaluationError("the model gave no logits.")
-        return logits if sliced else _take(logits, reads)
+        return logits if sliced else take(logits, reads)
 
 
-def mean_norm(model: HookedModel, batches: Sequence[TokenBatch], hook_point: str) -> float:
-    """Mean norm of the activation at ``hook_point`` over real tokens other than the first of each row.
+def mean_norms(model: HookedModel, batches: Sequence[TokenBatch], hook_points: Sequence[str]) -> dict[str, float]:
+    """Mean norm of the activation at hook points over real tokens other than the first of each row.
 
     The first token is left out (where there are others): its massive activations would decide the mean.
     """
-    total, count = 0.0, 0
+    totals = dict.fromkeys(hook_points, 0.0)
+    count = 0
 
-    def measure(activation: Tensor) -> None:
-        nonlocal total, count
-        keep = mask.to(activation.device)
-        norms = activation.float().norm(dim=-1)[keep]
-        total, count = total + float(norms.double().sum()), count + len(norms)
+    def measured(name: str) -> HookFunction:
+        def measure(activation: Tensor) -> None:
+            norms = activation.float().norm(dim=-1)[mask.to(activation.device)]
+            totals[name] += float(norms.double().sum())
+
+        return measure
 
     for batch in batches:
         mask = batch.mask.clone()
         if int(batch.lengths.min()) > 1:
             mask[:, 0] = False
-        with hooks(model, {hook_point: measure}):
-            run(model, batch, stop_after=hook_point)
-    return total / count
+        count += int(mask.sum())
+        with hooks(model, {name: measured(name) for name in totals}):
+            run(model, batch, stop_after=_last_of(hook_points))
+    return {name: total / count for name, total in totals.items()}
+
+
+def _last_of(hook_points: Sequence[str]) -> str | None:
+    """A hook point after which none of the given ones comes; None if that cannot be told from their names."""
+    if len(hook_points) == 1:
+        return hook_points[0]
+    try:
+        return resid_post(max(layer_of(name) for name in hook_points))
+    except HookPointError:
+        return None
 
 
 def _unembedding(model: HookedModel) -> nn.Module | None:
@@ -244,9 +413,8 @@ def _unembedding(model: HookedModel) -> nn.Module | None:
     return unembed if isinstance(unembed, nn.Module) else None
 
 
-def _take(states: Float[Tensor, "row pos dim"], reads: Int[Tensor, "row read"]) -> Float[Tensor, "row read dim"]:
-    index = reads.to(states.device)
-    return states[torch.arange(len(states), device=states.device)[:, None], index]
+def _columns(batch: TokenBatch, columns: slice) -> TokenBatch:
+    return replace(batch, tokens=batch.tokens[:, columns], mask=batch.mask[:, columns])
 
 
 def _token_batch(rows: Sequence[TokenRow]) -> TokenBatch:

@@ -9,7 +9,7 @@ and narrow that one if there is any. All vectors move together, stacked as batch
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,8 +19,8 @@ from torch import Tensor
 
 from contrans_lens.errors import EvaluationError
 from contrans_lens.evaluation.damage import DamageMeter
-from contrans_lens.evaluation.scores import check_additions
-from contrans_lens.evaluation.stacked import mean_norm
+from contrans_lens.evaluation.scores import check_cells
+from contrans_lens.evaluation.stacked import mean_norms
 from contrans_lens.models import HookedModel, tokenize
 
 DamageMeasure = Literal["kl", "perplexity_ratio"]
@@ -127,53 +127,112 @@ def solve_strengths(
         EvaluationError: as :func:`solve_strength`.
         HookPointError: the model has no such hook point.
     """
+    return solve_cell_strengths(
+        model,
+        texts,
+        {hook_point: vectors},
+        budget=budget,
+        measure=measure,
+        tolerance=tolerance,
+        max_strength=max_strength,
+        checks=checks,
+        max_tokens=max_tokens,
+        token_budget=token_budget,
+    )[hook_point]
+
+
+def solve_cell_strengths(
+    model: HookedModel,
+    texts: Sequence[str],
+    vectors: Mapping[str, Float[Tensor, "_ d_model"]],
+    *,
+    budget: float,
+    measure: DamageMeasure = "kl",
+    tolerance: float = 0.02,
+    max_strength: float | None = None,
+    checks: int = 4,
+    max_tokens: int | None = None,
+    token_budget: int | None = None,
+) -> dict[str, list[SolvedStrength]]:
+    """:func:`solve_strengths` at several hook points: texts are tokenised and run unsteered once, for all of them.
+
+    Args:
+        model: the target model.
+        texts: neutral texts.
+        vectors: by hook point, vectors for strength 1, ``[vector, d_model]``.
+        budget: as in :func:`solve_strength`, like all that follow.
+        measure: what the budget is in.
+        tolerance: relative.
+        max_strength: largest strength tried.
+        checks: strengths tried in search of an earlier crossing.
+        max_tokens: use at most this many tokens of each text.
+        token_budget: most tokens in one forward pass.
+
+    Returns:
+        By hook point, one :class:`SolvedStrength` per vector.
+
+    Raises:
+        EvaluationError: no cells; or as :func:`solve_strength`.
+        HookPointError: the model has no such hook point.
+    """
     if not (math.isfinite(budget) and budget > (1.0 if measure == "perplexity_ratio" else 0.0)):
         raise EvaluationError(
             f"a {measure} budget of {budget} is no damage; give a KL above 0 or a perplexity ratio above 1."
         )
     if max_strength is not None and not (math.isfinite(max_strength) and max_strength > 0):
         raise EvaluationError(f"max_strength is {max_strength}; a finite number above 0 was expected.")
-    check_additions(model, vectors)
-    wide = vectors.detach().to("cpu", torch.float64)
-    norms = wide.norm(dim=1)
-    if not bool((norms > 0).all()):
-        raise EvaluationError(f"vector {int((norms == 0).nonzero()[0])} is zero: no strength of it does anything.")
-    meter = DamageMeter(model, texts, hook_point, max_tokens=max_tokens, token_budget=token_budget)
-    residual = mean_norm(model, [tokenize(model, list(texts), truncate="right", max_length=max_tokens)], hook_point)
-    searches = [
-        _Search(
-            target=budget - 1 if measure == "perplexity_ratio" else budget,
-            tolerance=tolerance,
-            first=min(_FIRST_SHARE * residual / norm, max_strength or math.inf),
-            largest=max_strength or _LARGEST_SHARE * residual / norm,
-            checks=checks,
-        )
-        for norm in norms.tolist()
-    ]
+    check_cells(model, vectors)
+    wide = {name: each.detach().to("cpu", torch.float64) for name, each in vectors.items()}
+    names = list(wide)
+    meter = DamageMeter(model, texts, names, max_tokens=max_tokens, token_budget=token_budget)
+    batch = tokenize(model, list(texts), truncate="right", max_length=max_tokens)
+    residuals = mean_norms(model, [batch], names)
+    searches: dict[str, list[_Search]] = {}
+    for name, cells in wide.items():
+        norms, residual = cells.norm(dim=1).tolist(), residuals[name]
+        if 0.0 in norms:
+            raise EvaluationError(f"vector {norms.index(0.0)} at {name} is zero: no strength of it does anything.")
+        searches[name] = [
+            _Search(
+                target=budget - 1 if measure == "perplexity_ratio" else budget,
+                tolerance=tolerance,
+                first=min(_FIRST_SHARE * residual / norm, max_strength or math.inf),
+                largest=max_strength or _LARGEST_SHARE * residual / norm,
+                checks=checks,
+            )
+            for norm in norms
+        ]
     _search_together(searches, meter, wide, measure)
-    return [search.result(budget, measure) for search in searches]
+    return {name: [search.result(budget, measure) for search in each] for name, each in searches.items()}
 
 
 def _search_together(
-    searches: list["_Search"],
+    searches: dict[str, list["_Search"]],
     meter: DamageMeter,
-    vectors: Float[Tensor, "vector d_model"],
+    vectors: dict[str, Float[Tensor, "_ d_model"]],
     measure: DamageMeasure,
 ) -> None:
     """Measure what every search asks for in common passes until none asks for more."""
     for _ in range(_MOST_STEPS):
-        asked = [(number, strength) for number, search in enumerate(searches) for strength in search.ask()]
-        if not asked:
+        asked = {
+            name: [(number, strength) for number, search in enumerate(each) for strength in search.ask()]
+            for name, each in searches.items()
+        }
+        rows = {
+            name: torch.stack([strength * vectors[name][number] for number, strength in wanted]).float()
+            for name, wanted in asked.items()
+            if wanted
+        }
+        if not rows:
             return
-        rows = torch.stack([strength * vectors[number] for number, strength in asked]).float()
-        totals = meter.totals(rows)
-        sums = totals.kl if measure == "kl" else totals.nll
-        values = (sums.sum(1) / meter.counts.sum()).tolist()
-        for (number, strength), value in zip(asked, values, strict=True):
-            if measure == "perplexity_ratio":
-                # The excess over one, which like the KL starts at zero.
-                value = math.expm1(min(value - meter.unsteered_nll, 700.0))
-            searches[number].tell(strength, value)
+        for name, totals in meter.cell_totals(rows).items():
+            sums = totals.kl if measure == "kl" else totals.nll
+            values = (sums.sum(1) / meter.counts.sum()).tolist()
+            for (number, strength), value in zip(asked[name], values, strict=True):
+                if measure == "perplexity_ratio":
+                    # The excess over one, which like the KL starts at zero.
+                    value = math.expm1(min(value - meter.unsteered_nll, 700.0))
+                searches[name][number].tell(strength, value)
 
 
 @dataclass

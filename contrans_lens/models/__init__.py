@@ -17,6 +17,7 @@ from contrans_lens.models.hook_points import (
     residual_hook_points,
 )
 from contrans_lens.models.opening import open_model
+from contrans_lens.models.prefix_cache import PrefixCache
 from contrans_lens.models.protocol import HookedModel, input_device, parameter_dtype
 from contrans_lens.models.tokens import TokenBatch, tokenize
 
@@ -24,6 +25,7 @@ __all__ = [
     "Fingerprint",
     "HookFunction",
     "HookedModel",
+    "PrefixCache",
     "TokenBatch",
     "check_hook_points",
     "fingerprint",

@@ -1,7 +1,7 @@
 """One forward pass, the same for both model classes, either padding side, and no further than needed."""
 
 import contextlib
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from jaxtyping import Float, Int
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from contrans_lens.errors import ModelError
 from contrans_lens.models.hook_points import hooks
+from contrans_lens.models.prefix_cache import PrefixCache
 from contrans_lens.models.protocol import HookedModel, input_device, is_bridge
 from contrans_lens.models.tokens import TokenBatch
 
@@ -38,7 +39,7 @@ def attention_mask(model: HookedModel, batch: TokenBatch) -> Int[Tensor, "batch 
 
 @torch.no_grad()
 def run(
-    model: HookedModel, batch: TokenBatch, *, stop_after: str | None = None
+    model: HookedModel, batch: TokenBatch, *, stop_after: str | None = None, cache: PrefixCache | None = None
 ) -> Float[Tensor, "batch pos vocab"] | None:
     """One forward pass over a batch, without gradients.
 
@@ -47,6 +48,8 @@ def run(
         batch: tokens and mask ``[batch, pos]``.
         stop_after: a hook point after which nothing more is computed; hooks there still run. Stopping at the
             last block saves the unembedding, which at a large vocabulary costs the most memory.
+        cache: keys and values of what stands before the batch, which must be without padding; those of the batch are
+            appended.
 
     Returns:
         Logits ``[batch, pos, vocab]`` (meaningless at padding), or None if the pass was stopped.
@@ -58,13 +61,15 @@ def run(
     if batch.tokens.shape[1] > model.cfg.n_ctx:
         raise ModelError(f"the batch has {batch.tokens.shape[1]} positions; the model takes at most {model.cfg.n_ctx}.")
     batch = batch.to(input_device(model))
-    mask = attention_mask(model, batch)
+    arguments: dict[str, Any] = {"attention_mask": attention_mask(model, batch)}
+    if cache is not None:
+        arguments |= cache.arguments(batch.tokens.shape[1])
     if stop_after is None:
-        return model(batch.tokens, return_type="logits", attention_mask=mask)
+        return model(batch.tokens, return_type="logits", **arguments)
     # Raising works at every hook point of both classes; their stop_at_layer differs at the last layer.
     # Registered last, the stop runs after the hooks that are there already.
     with hooks(model, [(stop_after, _stop)]), contextlib.suppress(_Stop):
-        model(batch.tokens, return_type=None, attention_mask=mask)
+        model(batch.tokens, return_type=None, **arguments)
     return None
 
 

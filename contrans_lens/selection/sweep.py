@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from contrans_lens.errors import SelectionError
-from contrans_lens.evaluation import score_vectors
+from contrans_lens.evaluation import score_cells
 from contrans_lens.models import HookedModel
 from contrans_lens.texts import EvaluationItem
 
@@ -59,7 +59,7 @@ def sweep(
     residual_norms: dict[str, float],
     strengths: StrengthRule,
 ) -> list[SweepCell]:
-    """Score every candidate on validation items, candidates of one hook point stacked in one batch.
+    """Score every candidate on validation items, all of them in one call of :func:`score_cells`.
 
     Args:
         model: the target.
@@ -73,19 +73,25 @@ def sweep(
     """
     if not candidates:
         raise SelectionError("there are no candidate vectors to sweep over.")
-    cells: dict[int, SweepCell] = {}
-    for target in dict.fromkeys(candidate.target for candidate in candidates):
-        places = [i for i, candidate in enumerate(candidates) if candidate.target == target]
-        directions = torch.stack([candidates[i].direction.float() for i in places])
+    places: dict[str, list[int]] = {}
+    for i, candidate in enumerate(candidates):
+        places.setdefault(candidate.target, []).append(i)
+    chosen: dict[str, list[float]] = {}
+    additions: dict[str, Tensor] = {}
+    for target, indices in places.items():
+        directions = torch.stack([candidates[i].direction.float() for i in indices])
         lengths = directions.norm(dim=-1, keepdim=True)
         if not (lengths > 0).all():
             raise SelectionError(f"a candidate for {target} is zero: nothing of the concept arrives there.")
         unit = directions / lengths
-        chosen = strengths(target, unit)
-        scale = torch.tensor(chosen)[:, None] * residual_norms[target]
-        scores = score_vectors(model, items, target, torch.cat([unit * scale, -unit * scale]))
-        plus, minus = (part.mean(dim=1).tolist() for part in scores.chunk(2))
-        for i, strength, high, low in zip(places, chosen, plus, minus, strict=True):
+        chosen[target] = strengths(target, unit)
+        scaled = unit * torch.tensor(chosen[target])[:, None] * residual_norms[target]
+        additions[target] = torch.cat([scaled, -scaled])
+    scores = score_cells(model, items, additions)
+    cells: dict[int, SweepCell] = {}
+    for target, indices in places.items():
+        plus, minus = (part.mean(dim=1).tolist() for part in scores[target].chunk(2))
+        for i, strength, high, low in zip(indices, chosen[target], plus, minus, strict=True):
             cells[i] = SweepCell(candidates[i].source, target, strength, high - low, high, low)
     return [cells[i] for i in range(len(candidates))]
 

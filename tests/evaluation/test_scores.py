@@ -89,8 +89,11 @@ def test_fast_path_equals_plain_path_and_brute_force(architecture, kind):
     assert torch.allclose(fanned, plain, atol=1e-5)
     expected = one_by_one(model, vectors[:1], items=ITEMS[1:4])
     assert torch.allclose(fanned[:1, 1:4].sigmoid(), expected, atol=1e-5)
-    runs = StackedRuns(model, plan_items(model, ITEMS), HOOK_POINT)
-    assert [len(group) for group in runs.groups(64)] == [1] * len(runs.rows)  # every kind stands fanning out
+    runs = StackedRuns(model, plan_items(model, ITEMS), [HOOK_POINT])
+    for _ in runs.logits(runs.groups(64)[0], additions(64), HOOK_POINT):
+        pass
+    assert runs._stands == {HOOK_POINT: True}  # every kind stands it
+    assert runs._trims
 
 
 @pytest.mark.parametrize(
@@ -120,20 +123,20 @@ def test_the_budget_changes_nothing(token_budget, fan_out):
     )
 
 
-def refuses(self, batch, part, reads):
+def refuses(self, batch, residual, part, hook_point, reads, cut, trim):
     raise RuntimeError("The size of tensor a (2) must match the size of tensor b (6)")
 
 
-def mixes_rows(self, batch, part, reads):
-    return self._plain(batch, part.flip(0), reads)
+def mixes_rows(self, batch, residual, part, hook_point, reads, cut, trim):
+    return self._plain(batch, part.flip(0), hook_point, reads)
 
 
 @pytest.mark.parametrize("broken", [refuses, mixes_rows])
-def test_a_model_that_does_not_stand_fanning_out_is_run_the_plain_way(monkeypatch, broken):
-    model = open_tiny("gpt2", "bridge")
+def test_a_model_that_does_not_stand_resuming_is_run_the_plain_way(monkeypatch, broken):
     vectors = additions(64)
-    expected = score_vectors(model, ITEMS, HOOK_POINT, vectors)
-    monkeypatch.setattr(StackedRuns, "_fanned", broken)
+    expected = score_vectors(open_tiny("gpt2", "bridge"), ITEMS, HOOK_POINT, vectors)
+    monkeypatch.setattr(StackedRuns, "_resumed", broken)
+    model = open_tiny("gpt2", "bridge", fresh=True)  # what was found out about a model is remembered
     assert torch.allclose(score_vectors(model, ITEMS, HOOK_POINT, vectors), expected, atol=1e-5)
 
 
