@@ -1,4 +1,4 @@
-"""The command line: ``contrans-lens demo | transplant | generate | show``.
+"""The command line: ``contrans-lens demo | transplant | layers | generate | show``.
 
 Exit codes: 0 the command did its work (whatever the verdict), 2 the input cannot be used, 130 interrupted.
 """
@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
-from rich.console import Console, Group
+from rich.console import Console
 from rich.table import Table
 
 from contrans_lens.errors import ContransLensError
+from contrans_lens.tables import layers_table, rows_table, runs_tables
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -53,7 +53,7 @@ def demo(
     if as_json:
         _print_json(summary)
         return
-    _out.print(_runs_tables(summary["runs"]))
+    _out.print(runs_tables(summary["runs"]))
     _out.print(f"report: {out / 'index.html'}   numbers: {out / 'result.json'}")
 
 
@@ -68,7 +68,7 @@ def transplant(
         str | None, typer.Option(help="texts to measure damage on; default: held out of --texts")
     ] = None,
     layers: Annotated[
-        str, typer.Option(help="sweep, three-quarters, or SOURCE_HOOK_POINT,TARGET_HOOK_POINT")
+        str, typer.Option(help="sweep, auto, three-quarters, or SOURCE_HOOK_POINT,TARGET_HOOK_POINT")
     ] = "sweep",
     estimator: Annotated[str, typer.Option(help="how the concept is read")] = "mean_difference",
     map_method: Annotated[str, typer.Option("--map", help="ols, ridge, reduced_rank or procrustes")] = "ridge",
@@ -115,6 +115,60 @@ def transplant(
         return
     _out.print(str(result), highlight=False, markup=False)
     _out.print(f"report: {out / 'report.html'}   numbers: {out / 'result.json'}")
+
+
+@app.command()
+def layers(
+    source: Annotated[str, typer.Option(help="hub name, local folder, or embedded:NAME")],
+    target: Annotated[str, typer.Option(help="hub name, local folder, or embedded:NAME")],
+    concept: Annotated[str, typer.Option(help="built-in concept, concept file, or embedded:NAME")],
+    out: Out,
+    texts: Annotated[str | None, typer.Option(help="texts to fit the map on: one a line, or jsonl with 'text'")] = None,
+    neutral: Annotated[
+        str | None, typer.Option(help="texts to measure damage on; default: held out of --texts")
+    ] = None,
+    measure: Annotated[str, typer.Option(help="pairs that are written: shortlist, survey or all")] = "shortlist",
+    shortlist: Annotated[int, typer.Option(help="most pairs that are written with controls")] = 6,
+    estimator: Annotated[str, typer.Option(help="how the concept is read")] = "mean_difference",
+    probe: Annotated[str, typer.Option(help="ridge, logistic, mean_difference or lda")] = "ridge",
+    kl_budget: Annotated[float, typer.Option(help="damage allowed, nats per token on neutral text")] = 0.05,
+    draws: Annotated[int, typer.Option(help="draws of each control")] = 20,
+    alpha: Annotated[float, typer.Option(help="level of every gate")] = 0.05,
+    seed: Seed = 0,
+    kind: Kind = "auto",
+    process_weights: Annotated[bool, typer.Option(help="fold norms and centre weights on opening")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: TransformerLens' choice")] = None,
+    as_json: Json = False,
+) -> None:
+    """Choose the layers to read and to write by evidence, or find that no pair works. Resumes where it was stopped."""
+    from contrans_lens.pipeline import LayerSettings, Settings, inputs, select_layers
+
+    settings = LayerSettings(
+        transplant=Settings(estimator=estimator, kl_budget=kl_budget, seed=seed),
+        measure=measure,
+        shortlist=shortlist,
+        draws=draws,
+        alpha=alpha,
+        probe=probe,
+    )
+    with _progress(as_json) as say:
+        report = select_layers(
+            inputs.model_reference(source),
+            inputs.model_reference(target),
+            inputs.concept_reference(concept),
+            None if texts is None else inputs.text_reference(texts),
+            neutral=None if neutral is None else inputs.text_reference(neutral),
+            settings=settings,
+            opening={"kind": kind, "process_weights": process_weights, "device": device},
+            work=out / "stages",
+            say=say,
+        ).with_command(_command())
+        report.save(out)
+    if as_json:
+        _print_json(report.summary())
+        return
+    _out.print(str(report), highlight=False, markup=False)
+    _out.print(f"report: {out / 'report.html'}   numbers: {out / 'result.json'}   pairs: {out / 'pairs.csv'}")
 
 
 @app.command()
@@ -166,14 +220,19 @@ def show(
 ) -> None:
     """Show what an artifact or a run is, on which models it was made, and its numbers."""
     from contrans_lens.artifacts import load_artifact, read_json, read_manifest
+    from contrans_lens.selection.report import LAYERS_SCHEMA
 
     if (artifact / "result.json").exists():
         summary = read_json(artifact / "result.json")
         if as_json:
             _print_json(summary)
             return
-        _out.print(_runs_tables(summary.get("runs", [summary])))
-        _out.print(_rows_table(summary))
+        if summary.get("schema") == LAYERS_SCHEMA:
+            _out.print(layers_table(summary))
+            _out.print(summary["reason"], highlight=False, markup=False)
+            return
+        _out.print(runs_tables(summary.get("runs", [summary])))
+        _out.print(rows_table(summary))
         return
     manifest = read_manifest(artifact)
     load_artifact(artifact)  # says so when the tensors are damaged
@@ -196,52 +255,6 @@ def main() -> None:
     except KeyboardInterrupt:
         _err.print("contrans-lens: interrupted; nothing was half-written")
         sys.exit(EXIT_INTERRUPTED)
-
-
-def _runs_tables(runs: list[dict[str, Any]]) -> Group:
-    """A table for each pair of models, one line a concept."""
-    tables: dict[str, Table] = {}
-    for run in runs:
-        pair = f"{run['source']['name']} -> {run['target']['name']}"
-        if pair not in tables:
-            columns = ("concept", "effect", "95 %", "native", "recovered", "95 %", "verdict")
-            tables[pair] = Table(*columns, title=pair, title_justify="left", box=box.SIMPLE_HEAD)
-        rows = {row["name"]: row for row in run["rows"]}
-        moved, native, share = rows["transplanted"], rows["native"], run["recovered_share"]
-        tables[pair].add_row(
-            run["concept"],
-            f"{moved['effect']:+.2f}",
-            _range(moved["effect_ci"], ".2f"),
-            f"{native['effect']:+.2f}",
-            "-" if share["value"] is None else f"{share['value']:.0%}",
-            _range(share["ci"], ".0%"),
-            run["verdict"],
-        )
-    return Group(*tables.values())
-
-
-def _rows_table(run: dict[str, Any]) -> Table:
-    """One line a row of a single run (the headline of a demo). Fits 80 columns."""
-    title = f"{run['concept']}: {run['source']['name']} -> {run['target']['name']}"
-    columns = ("row", "score", "effect", "95 %", "KL", "ppl", "norm", "n", "p")
-    table = Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for row in run["rows"]:
-        optional = [(row["kl"], ".3f"), (row["perplexity"], ".2f"), (row["strength"], ".2f")]
-        table.add_row(
-            row["name"],
-            f"{row['score']:.3f}",
-            f"{row['effect']:+.3f}",
-            _range(row["effect_ci"], ".2f"),
-            *("" if value is None else f"{value:{spec}}" for value, spec in optional),
-            str(row["n"]),
-            "" if row["p_value"] is None else f"{row['p_value']:.3f}",
-        )
-    return table
-
-
-def _range(ci: list[float | None], spec: str) -> str:
-    low, high = ci
-    return "" if low is None or high is None else f"{low:{spec}}, {high:{spec}}"
 
 
 def _literal(text: str) -> str:

@@ -111,3 +111,29 @@ def test_show_refuses_a_damaged_artifact(monkeypatch: pytest.MonkeyPatch, run_fo
     tensors = next((run_folder / "map").glob("tensors-*"))
     tensors.write_bytes(tensors.read_bytes()[:-8])
     assert call(monkeypatch, "show", str(run_folder / "map")) == 2
+
+
+def test_layers_leaves_a_report_and_goes_on_where_it_was_stopped(
+    monkeypatch: pytest.MonkeyPatch, transplant_arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    arguments = ["layers", *transplant_arguments[1:-2], "--shortlist", "1", "--out", str(tmp_path / "out")]
+    assert call(monkeypatch, *arguments, "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    first = (tmp_path / "out" / "result.json").read_bytes()
+    assert printed == json.loads(first)
+    assert printed["command"].startswith("contrans-lens layers --source")
+    assert list((tmp_path / "out" / "stages").glob("cells-*"))
+    assert call(monkeypatch, *arguments, "--json") == 0
+    assert (tmp_path / "out" / "result.json").read_bytes() == first
+    assert call(monkeypatch, "show", str(tmp_path / "out")) == 0
+    shown = capsys.readouterr().out
+    assert "three quarters" in shown
+
+
+def test_layers_refuses_what_cannot_be_measured(
+    monkeypatch: pytest.MonkeyPatch, transplant_arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    wrong = ["layers", *transplant_arguments[1:-2], "--draws", "5", "--out", str(tmp_path / "out")]
+    assert call(monkeypatch, *wrong) == 2
+    assert "at least 19" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

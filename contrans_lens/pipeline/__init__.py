@@ -3,6 +3,7 @@
 from contrans_lens.pipeline.bench import Bench, Scores
 from contrans_lens.pipeline.choice import Choice, choose
 from contrans_lens.pipeline.corpus import Corpus, build_corpus
+from contrans_lens.pipeline.layers import LayerSettings, select_layers
 from contrans_lens.pipeline.reading import (
     ConceptReading,
     PairReading,
@@ -22,6 +23,7 @@ __all__ = [
     "ConceptReading",
     "Corpus",
     "CurvePoint",
+    "LayerSettings",
     "PairReading",
     "Row",
     "Scores",
@@ -35,6 +37,7 @@ __all__ = [
     "read_concept",
     "read_pair",
     "read_states",
+    "select_layers",
     "split_concept",
     "transplant",
 ]

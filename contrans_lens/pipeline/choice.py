@@ -1,13 +1,19 @@
-"""The hook points of a transplant: given, the paper's prior, or the best pair of a validation sweep."""
+"""The hook points of a transplant: given, the paper's prior, the best pair of a sweep, or chosen by evidence."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from contrans_lens.errors import SelectionError
 from contrans_lens.models import check_hook_points
 from contrans_lens.pipeline.bench import Bench
-from contrans_lens.pipeline.reading import ConceptReading, PairReading
+from contrans_lens.pipeline.layers.evidence import state_evidence
+from contrans_lens.pipeline.layers.select import layer_report
+from contrans_lens.pipeline.layers.selection import Selection
+from contrans_lens.pipeline.layers.settings import LayerSettings
+from contrans_lens.pipeline.reading import ConceptReading, ModelReading, PairReading
 from contrans_lens.pipeline.settings import THREE_QUARTERS, Settings
-from contrans_lens.selection import Candidate, SweepCell, best_cell, sweep, three_quarters
+from contrans_lens.selection import Candidate, LayerReport, Ledger, SweepCell, best_cell, sweep, three_quarters
+from contrans_lens.texts import ContrastSplits
 
 
 @dataclass(frozen=True)
@@ -18,6 +24,8 @@ class Choice:
     target: str
     native: str
     table: tuple[SweepCell, ...] = ()
+    report: LayerReport | None = None
+    """What the evidence said, where it chose; its last gate is left to the transplant's own test items."""
 
 
 def choose(bench: Bench, pair: PairReading, reading: ConceptReading, settings: Settings) -> Choice:
@@ -49,3 +57,40 @@ def choose(bench: Bench, pair: PairReading, reading: ConceptReading, settings: S
     table = cells[: len(moved)]
     best, native = best_cell(table), best_cell(cells[len(moved) :])
     return Choice(best.source, best.target, native.target, tuple(table))
+
+
+def choose_by_evidence(
+    bench: Bench,
+    pair: PairReading,
+    source: ModelReading,
+    target: ModelReading,
+    splits: ContrastSplits,
+    models: tuple[dict[str, Any], dict[str, Any]],
+    settings: Settings,
+) -> Choice:
+    """Choose the hook points by evidence: probes, similarities, and a shortlist that is written beside controls.
+
+    Where no pair works the best one is taken all the same, so that its numbers can be seen; the report says so.
+
+    Args:
+        bench: the target with the validation items and the neutral texts.
+        pair: the maps.
+        source: what was read of the source.
+        target: what was read of the target.
+        splits: the parts of the contrast set.
+        models: source and target as results name them.
+        settings: of the transplant; its number of draws is used here too.
+
+    Raises:
+        LayerError: too few contrasts for the folds of the probes.
+        SelectionError: the target has one layer only.
+    """
+    chosen = LayerSettings(transplant=settings, draws=settings.draws, response_prompts=0)
+    evidence = state_evidence(pair, source, target, splits.train, chosen)
+    selection = Selection(bench.model, pair, source, target, evidence, chosen, bench.neutral, Ledger(None, {}))
+    choice = selection.choose(splits.validation)
+    report = layer_report(selection, choice, None, models, splits.train.name, {"map": pair.text_hash})
+    table = tuple(
+        SweepCell(c.source, c.target, c.strength, c.effect, c.score_plus, c.score_minus) for c in choice.cells
+    )
+    return Choice(*choice.best, choice.best_native, table, report)

@@ -6,10 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from contrans_lens.errors import MapError
-from contrans_lens.evaluation import covariance_directions, random_directions
 from contrans_lens.pipeline.bench import Bench
 from contrans_lens.pipeline.choice import Choice
+from contrans_lens.pipeline.directions import control_families, unit
 from contrans_lens.pipeline.reading import ConceptReading, PairReading
 from contrans_lens.pipeline.result import Row
 from contrans_lens.pipeline.verdict import CONTROL_ROWS, control_p_value
@@ -29,12 +28,7 @@ def control_rows(
     draws, seed = settings.draws, settings.seed
     seeds = tuple(range(seed, seed + draws))
     vector = reading.source.at(choice.source)
-    families = {
-        "random": random_units(bench, draws, seed),
-        "random_covariance": covariance_directions(pair.target.covariance(choice.target), draws, 1.0, seed),
-        "random_source": _random_source_units(pair, choice, vector, draws, seed),
-        "shuffled_map": unit(pair.maps.shuffled_concepts(vector, choice.source, choice.target, draws, seed)),
-    }
+    families = control_families(pair, vector, choice.source, choice.target, draws, seed)
     rows = []
     for name in CONTROL_ROWS:
         units = families[name]
@@ -51,28 +45,3 @@ def control_rows(
     carried = pair.maps.concept(vector, choice.source, last)
     rows.append(bench.row("last_layer", last, unit(carried[None]), [strength])[0])
     return rows
-
-
-def random_units(bench: Bench, draws: int, seed: int) -> Float[Tensor, "draw d_model"]:
-    """Isotropic random directions of norm one in the target's residual stream."""
-    return random_directions(bench.model.cfg.d_model, draws, 1.0, seed)
-
-
-def _random_source_units(
-    pair: PairReading, choice: Choice, vector: Float[Tensor, "d_source"], draws: int, seed: int
-) -> Float[Tensor, "draw d_target"]:
-    """Random source directions through the true map."""
-    random = random_directions(vector.shape[0], draws, float(vector.norm()), seed)
-    return unit(pair.maps.concept(random, choice.source, choice.target))
-
-
-def unit(vectors: Float[Tensor, "vector d_model"]) -> Float[Tensor, "vector d_model"]:
-    """Vectors scaled to norm one.
-
-    Raises:
-        MapError: one of them is zero.
-    """
-    lengths = vectors.float().norm(dim=-1, keepdim=True)
-    if not (lengths > 0).all():
-        raise MapError("a carried vector is zero: the map kills this direction. Use more varied map texts.")
-    return vectors.float() / lengths

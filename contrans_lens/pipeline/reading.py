@@ -19,6 +19,7 @@ from contrans_lens.maps import MapGrid, fit_map_grid
 from contrans_lens.models import Fingerprint, HookedModel, fingerprint, residual_hook_points
 from contrans_lens.pipeline.settings import Settings
 from contrans_lens.residuals import ResidualStore, capture
+from contrans_lens.selection.ledger import Ledger
 from contrans_lens.texts import ContrastSet, ContrastSplits
 
 MIN_MAP_TEXTS = 10
@@ -63,6 +64,22 @@ class PairReading:
         x = self.source.states[self.held_out, self.source.hook_points.index(source)]
         y = self.target.states[self.held_out, self.target.hook_points.index(target)]
         return x, y
+
+
+@dataclass(frozen=True, eq=False)
+class ContrastReading:
+    """One model's residuals on the contrast texts: positives and negatives, ``[text, layer, d_model]`` each."""
+
+    concept: str
+    train: tuple[Tensor, Tensor]
+    """What vectors are estimated from and probes are fitted on."""
+    validation: tuple[Tensor, Tensor]
+    """What the quality of the vectors is measured on."""
+
+    @property
+    def states(self) -> Float[Tensor, "text layer d_model"]:
+        """Training positives, then training negatives."""
+        return torch.cat(self.train)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,23 +160,82 @@ def read_concept(
     model: HookedModel, splits: ContrastSplits, settings: Settings, states: StateReading
 ) -> ConceptVectors:
     """Estimate the concept at every layer from training contrasts; its quality is measured on validation contrasts."""
-    tensors = []
+    return estimate_from(read_contrasts(model, splits, states.hook_points), settings, states)
+
+
+def read_contrasts(model: HookedModel, splits: ContrastSplits, hook_points: Sequence[str]) -> ContrastReading:
+    """Capture the last token of the training and validation contrasts at every hook point."""
+    parts = []
     for part in (splits.train, splits.validation):
         texts = [*part.positives, *part.negatives]
-        captured = capture(model, texts, states.hook_points, truncate="left").tensor()
-        tensors.append((captured[: len(part.positives)], captured[len(part.positives) :]))
-    (positives, negatives), held_out = tensors
+        captured = capture(model, texts, hook_points, truncate="left").tensor()
+        parts.append((captured[: len(part.positives)], captured[len(part.positives) :]))
+    return ContrastReading(splits.train.name, *parts)
+
+
+def estimate_from(contrasts: ContrastReading, settings: Settings, states: StateReading) -> ConceptVectors:
+    """The concept at every layer from contrasts that were read before; see :func:`read_concept`."""
     return estimate_concept(
-        positives,
-        negatives,
+        *contrasts.train,
         states.hook_points,
         method=settings.estimator,
-        name=splits.train.name,
-        held_out=held_out,
+        name=contrasts.concept,
+        held_out=contrasts.validation,
         fingerprint=states.fingerprint,
         residual_norms=states.residual_norms,
         seed=settings.seed,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class ModelReading:
+    """One model's states on generic texts and on the contrast texts, and the concept's vectors."""
+
+    states: StateReading
+    contrasts: ContrastReading
+    vectors: ConceptVectors
+
+
+def read_model(
+    model: HookedModel,
+    splits: ContrastSplits,
+    texts: Sequence[str],
+    settings: Settings,
+    ledger: Ledger | None = None,
+    states: StateReading | None = None,
+) -> ModelReading:
+    """Capture everything that is needed of a model; captures that were finished before are taken from the ledger.
+
+    Args:
+        model: an opened model.
+        splits: the parts of the contrast set.
+        texts: generic texts.
+        settings: how concepts are estimated.
+        ledger: finished stages; None keeps none.
+        states: the model's states on the generic texts, where they were read before.
+    """
+    identity = fingerprint(model)
+    ledger = (ledger or Ledger(None, {})).with_key(model=identity.identity())
+    hook_points = residual_hook_points(model)
+    if states is None:
+        found = ledger.recall("generic-states", lambda: _state_tensors(read_states(model, texts)))
+        states = StateReading(identity, tuple(hook_points), found["states"], int(found["truncated"]))
+
+    def read() -> dict[str, Tensor]:
+        contrasts = read_contrasts(model, splits, hook_points)
+        parts = (*contrasts.train, *contrasts.validation)
+        return dict(zip(_PARTS, parts, strict=True))
+
+    parts = [ledger.recall("contrast-states", read)[name] for name in _PARTS]
+    contrasts = ContrastReading(splits.train.name, (parts[0], parts[1]), (parts[2], parts[3]))
+    return ModelReading(states, contrasts, estimate_from(contrasts, settings, states))
+
+
+_PARTS = ("train_positive", "train_negative", "validation_positive", "validation_negative")
+
+
+def _state_tensors(states: StateReading) -> dict[str, Tensor]:
+    return {"states": states.states, "truncated": torch.tensor(states.truncated)}
 
 
 def texts_hash(texts: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from contrans_lens.artifacts import write_json
 from contrans_lens.concepts import ConceptVectors
 from contrans_lens.interventions import Intervention
 from contrans_lens.maps import AffineMap
+from contrans_lens.selection import LayerReport
 
 if TYPE_CHECKING:  # both are costly to import and needed only by the methods that return them
     import matplotlib.figure
@@ -116,6 +117,8 @@ class TransplantResult:
     seconds: float
     peak_memory_mb: float
     command: str | None
+    layer_report: LayerReport | None = field(default=None, repr=False)
+    """What the evidence said about the layers; None where it did not choose them."""
     vectors: dict[str, ConceptVectors] = field(default_factory=dict, repr=False)
     """``source``, ``transplanted`` and ``native`` concept vectors."""
     map: AffineMap | None = field(default=None, repr=False)
@@ -182,6 +185,7 @@ class TransplantResult:
                 for p in self.curves
             ],
             "layers": list(self.layer_table),
+            "layer_report": None if self.layer_report is None else self.layer_report.summary(),
             "diagnostics": self.diagnostics,
             "settings": self.settings,
             "seconds": self.seconds,
@@ -210,6 +214,8 @@ class TransplantResult:
         folder = Path(folder)
         self.save_artifacts(folder)
         write_report(self, folder)
+        if self.layer_report is not None:
+            self.layer_report.save(folder / "layers")
         write_json(folder / "result.json", self.summary())
         return folder
 

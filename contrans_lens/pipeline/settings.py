@@ -6,7 +6,9 @@ from typing import Any
 from contrans_lens.errors import SelectionError
 
 SWEEP = "sweep"
+AUTO = "auto"
 THREE_QUARTERS = "three-quarters"
+_RULES = (SWEEP, AUTO, THREE_QUARTERS)
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,8 @@ class Settings:
     """
 
     layers: str = SWEEP
-    """``sweep`` (every pair, decided on validation items), ``three-quarters`` (the paper's prior), or
+    """``sweep`` (every pair, decided on validation items), ``auto`` (by evidence, with controls: see
+    :func:`contrans_lens.pipeline.select_layers`), ``three-quarters`` (the paper's prior), or
     ``SOURCE_HOOK_POINT,TARGET_HOOK_POINT``."""
     estimator: str = "mean_difference"
     """How concept vectors are read; see :func:`contrans_lens.concepts.estimate_concept`."""
@@ -63,8 +66,7 @@ class Settings:
             f"held_out_texts must lie between 0 and 1; got {self.held_out_texts}": 0 < self.held_out_texts < 1,
             f"level must lie between 0 and 1; got {self.level}": 0 < self.level < 1,
             f"controls_at must be 'norm' or 'budget'; got {self.controls_at!r}": self.controls_at in ("norm", "budget"),
-            f"layers must be '{SWEEP}', '{THREE_QUARTERS}' or 'SOURCE,TARGET'; got {self.layers!r}": self.layers
-            in (SWEEP, THREE_QUARTERS)
+            f"layers must be one of {', '.join(_RULES)} or 'SOURCE,TARGET'; got {self.layers!r}": self.layers in _RULES
             or self.layers.count(",") == 1,
         }
         for message, holds in checks.items():
@@ -74,7 +76,7 @@ class Settings:
     @property
     def given_pair(self) -> tuple[str, str] | None:
         """The hook points that were given, or None."""
-        if self.layers in (SWEEP, THREE_QUARTERS):
+        if self.layers in _RULES:
             return None
         source, target = (part.strip() for part in self.layers.split(","))
         return source, target

@@ -13,29 +13,30 @@ from torch import Tensor
 
 from contrans_lens.concepts import ConceptVectors
 from contrans_lens.evaluation import ratio_ci
-from contrans_lens.models import Fingerprint, HookedModel, open_model
+from contrans_lens.models import HookedModel, open_model
 from contrans_lens.pipeline.bench import Bench, Scores
-from contrans_lens.pipeline.choice import Choice, choose
-from contrans_lens.pipeline.controls import control_rows, random_units, unit
+from contrans_lens.pipeline.choice import Choice, choose, choose_by_evidence
+from contrans_lens.pipeline.controls import control_rows
 from contrans_lens.pipeline.corpus import build_corpus
+from contrans_lens.pipeline.directions import random_units, unit
+from contrans_lens.pipeline.naming import Model, described, model_name
 from contrans_lens.pipeline.reading import (
     ConceptReading,
     PairReading,
     fit_pair,
     generic_part,
-    read_concept,
+    read_model,
     read_states,
     reading_diagnostics,
     split_concept,
     texts_hash,
 )
 from contrans_lens.pipeline.result import CurvePoint, Row, Share, TransplantResult
-from contrans_lens.pipeline.settings import Settings
+from contrans_lens.pipeline.settings import AUTO, Settings
 from contrans_lens.pipeline.verdict import judge
 from contrans_lens.selection import three_quarters
 from contrans_lens.texts import ContrastSet, load_concept
 
-Model = str | Path | HookedModel
 Say = Callable[[str], None]
 
 CURVE_FACTORS = (0.25, 0.5, 1.0, 1.5, 2.0)
@@ -85,32 +86,34 @@ def transplant(
     splits = split_concept(chosen_set, settings)
     corpus = build_corpus(texts, neutral, settings)
     map_texts = generic_part(corpus.map_texts, settings)
-    called = names or (_name(source), _name(target))
+    called = names or (model_name(source), model_name(target))
 
     say(f"reading {chosen_set.name} in {called[0]}")
     opened = open_model(source, **(opening or {}))
-    source_states = pair.source if pair else read_states(opened, map_texts)
-    source_vectors = read_concept(opened, splits, settings, source_states)
+    read_source = read_model(opened, splits, map_texts, settings, states=pair.source if pair else None)
     del opened  # a source that was opened here is let go before the target comes
     say(f"reading {chosen_set.name} in {called[1]}")
     model = open_model(target, **(opening or {}))
-    target_states = pair.target if pair else read_states(model, map_texts)
-    target_vectors = read_concept(model, splits, settings, target_states)
+    read_target = read_model(model, splits, map_texts, settings, states=pair.target if pair else None)
     say("fitting maps")
-    pair = pair or fit_pair(source_states, target_states, map_texts, settings)
-    reading = ConceptReading(splits, source_vectors, target_vectors)
+    pair = pair or fit_pair(read_source.states, read_target.states, map_texts, settings)
+    reading = ConceptReading(splits, read_source.vectors, read_target.vectors)
 
     norms = dict(zip(pair.target.hook_points, pair.target.residual_norms.tolist(), strict=True))
     say("choosing layers")
     validation = Bench(model, splits.validation.evaluation, corpus.neutral_texts, norms, settings)
-    choice = choose(validation, pair, reading, settings)
+    models = (described(pair.source.fingerprint, called[0]), described(pair.target.fingerprint, called[1]))
+    if settings.layers == AUTO:
+        choice = choose_by_evidence(validation, pair, read_source, read_target, splits, models, settings)
+    else:
+        choice = choose(validation, pair, reading, settings)
     say(f"measuring at {choice.target}, with controls")
     bench = Bench(model, splits.test.evaluation, corpus.neutral_texts, norms, settings)
     run = _Measured.measure(bench, pair, reading, choice, settings, chosen_set)
-    verdict, reason = judge(run.rows, run.share)
+    verdict, reason = judge(run.rows, run.share, choice.report)
     return TransplantResult(
-        source=_described(pair.source.fingerprint, called[0]),
-        target=_described(pair.target.fingerprint, called[1]),
+        source=models[0],
+        target=models[1],
         concept=chosen_set.name,
         hook_points={"source": choice.source, "target": choice.target, "native": choice.native},
         rows=run.rows,
@@ -125,6 +128,7 @@ def transplant(
         seconds=time.perf_counter() - started,
         peak_memory_mb=peak_memory_mb(),
         command=None,
+        layer_report=choice.report,
         vectors=run.vectors,
         map=pair.maps.map(choice.source, choice.target, held_out=pair.held_out_states(choice.source, choice.target)),
     )
@@ -240,20 +244,6 @@ def _diagnostics(
         "neutral": texts_hash(neutral),
     }
     return values
-
-
-def _described(fingerprint: Fingerprint, name: str) -> dict[str, Any]:
-    return {**fingerprint.to_dict(), "name": name}
-
-
-def _name(model: Model) -> str:
-    """What a model is called: its hub name, the name of its folder, or its configuration's name."""
-    if isinstance(model, Path):
-        return model.name
-    if isinstance(model, str):
-        return Path(model).name if Path(model).is_dir() else model
-    folder = Path(str(getattr(model.tokenizer, "name_or_path", "") or "")).name
-    return folder or str(getattr(model.cfg, "model_name", type(model).__name__))
 
 
 def peak_memory_mb() -> float:

@@ -3,14 +3,17 @@
 1. The native effect must be real: its interval lies above zero. Without a ceiling nothing can be said to transfer.
 2. The transplanted effect must be real: its interval lies above zero.
 3. It must beat every family of control draws: p <= .05 one-sided, where p = (1 + #{draw >= effect}) / (1 + #draws).
-4. ``transfers`` asks that the lower end of the recovered share is at least .80; ``transfers in part`` is the rest.
+4. Where the layers were chosen by evidence, that choice must have passed its gates
+   (:mod:`contrans_lens.selection.gates`).
+5. ``transfers`` asks that the lower end of the recovered share is at least .80; ``transfers in part`` is the rest.
 
-Any clause of 1-3 that fails gives ``does not transfer``, and the reason names it.
+Any clause of 1-4 that fails gives ``does not transfer``, and the reason names it.
 """
 
 from collections.abc import Mapping, Sequence
 
 from contrans_lens.pipeline.result import Row, Share
+from contrans_lens.selection import LayerReport
 
 TRANSFERS = "transfers"
 IN_PART = "transfers in part"
@@ -21,12 +24,13 @@ ALPHA = 0.05
 CONTROL_ROWS = ("random", "random_covariance", "random_source", "shuffled_map")
 
 
-def judge(rows: Sequence[Row], share: Share) -> tuple[str, str]:
+def judge(rows: Sequence[Row], share: Share, layers: LayerReport | None = None) -> tuple[str, str]:
     """Apply the rule of this module.
 
     Args:
         rows: the rows of a transplant, ``native`` and ``transplanted`` among them.
         share: the share of the native effect that was recovered.
+        layers: what the evidence said about the layers, where it chose them.
 
     Returns:
         The verdict and its reason, numbers included.
@@ -48,6 +52,8 @@ def judge(rows: Sequence[Row], share: Share) -> tuple[str, str]:
                 DOES_NOT,
                 f"effect {moved.effect:+.3f} is within reach of the control '{name}' (p = {drawn})",
             )
+    if layers is not None and not layers.works:
+        return DOES_NOT, layers.reason
     low = share.ci[0]
     if low is not None and low >= SHARE_FLOOR:
         return (

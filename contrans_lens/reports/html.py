@@ -11,13 +11,20 @@ from matplotlib.figure import Figure
 
 from contrans_lens.artifacts import atomic_write
 from contrans_lens.pipeline.result import TransplantResult
-from contrans_lens.reports import figures
+from contrans_lens.reports import figures, layer_figures
+from contrans_lens.selection import LayerReport
 
 FIGURES = {
     "rows": figures.rows_figure,
     "strength": figures.strength_figure,
     "damage": figures.damage_figure,
     "layers": figures.layer_figure,
+}
+LAYER_FIGURES = {
+    "probes": layer_figures.probe_figure,
+    "effects": layer_figures.effect_figure,
+    "similarity": layer_figures.similarity_figure,
+    "predictors": layer_figures.predictor_figure,
 }
 
 
@@ -55,6 +62,28 @@ def runs_report(results: Sequence[tuple[str, TransplantResult]], path: Path, *, 
     return _write_bytes(path, page.encode())
 
 
+def write_layer_report(report: LayerReport, folder: Path) -> list[Path]:
+    """Write each figure as PNG, ``pairs.csv`` and ``report.html`` into ``folder``; return the paths.
+
+    Raises:
+        ArtifactError: the folder cannot be written.
+    """
+    images = {name: png_bytes(draw(report)) for name, draw in LAYER_FIGURES.items()}
+    written = [_write_bytes(folder / f"{name}.png", image) for name, image in images.items()]
+    table = report.table().reset_index()
+    written.append(_write_bytes(folder / "pairs.csv", table.to_csv(index=False).encode()))
+    rows = table.to_dict("records")
+    columns = [name for name in table.columns if name not in ("source", "target")]
+    page = _render("layers.html.j2", report=report, body=_layer_body(report, images), rows=rows, columns=columns)
+    written.append(_write_bytes(folder / "report.html", page.encode()))
+    return written
+
+
+def layer_report_html(report: LayerReport) -> str:
+    """The report as an HTML fragment for a notebook cell: answer, gates, scores and the overview figure."""
+    return _layer_body(report, {"overview": png_bytes(layer_figures.layers_overview_figure(report))})
+
+
 def png_bytes(figure: Figure, dpi: int = 130) -> bytes:
     """A figure as PNG. No timestamp goes in, so equal results give equal bytes."""
     buffer = io.BytesIO()
@@ -67,10 +96,31 @@ def _body(result: TransplantResult, images: dict[str, bytes]) -> str:
     return _render("body.html.j2", result=result, images=encoded, labels=figures.LABELS)
 
 
+def _layer_body(report: LayerReport, images: dict[str, bytes]) -> str:
+    named = (
+        ("best pair", report.test),
+        ("three-quarters prior", report.test_prior),
+        ("target's own", report.test_native),
+    )
+    scored = [(name, cell) for name, cell in named if cell is not None]
+    encoded = {name: base64.b64encode(image).decode() for name, image in images.items()}
+    return _render("layers_body.html.j2", report=report, images=encoded, scored=scored)
+
+
+def _cell(value: object) -> str:
+    """A table cell: three digits for numbers, yes or nothing for flags, nothing for what was not measured."""
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.3f}"
+    return "" if value is None else str(value)
+
+
 def _render(template: str, **values: object) -> str:
     source = (files("contrans_lens.reports") / "templates" / template).read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters["percent"] = lambda value: "undefined" if value is None else f"{value:.0%}"
+    environment.filters["cell"] = _cell
     return environment.from_string(source).render(**values)
 
 

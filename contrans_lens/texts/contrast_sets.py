@@ -99,6 +99,20 @@ class ContrastSet:
         """True for each positive and False for each negative, in the order of :meth:`texts`."""
         return [True] * len(self.positives) + [False] * len(self.negatives)
 
+    def text_groups(self) -> list[str]:
+        """What must not straddle a split, one name a text in the order of :meth:`texts`.
+
+        A text without a group is its own; a pair without one shares its own.
+        """
+        names = []
+        for side, (texts, given) in enumerate(
+            ((self.positives, self.positive_groups), (self.negatives, self.negative_groups))
+        ):
+            for i in range(len(texts)):
+                alone = f"pair {i}" if self.paired else f"text {side}.{i}"
+                names.append(given[i] if given and given[i] else alone)
+        return names
+
     def groups(self) -> tuple[str, ...]:
         """The names of the contrast texts' groups, each once, in order of appearance."""
         return tuple(dict.fromkeys(group for group in (*self.positive_groups, *self.negative_groups) if group))

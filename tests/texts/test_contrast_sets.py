@@ -157,3 +157,20 @@ for bad in (("a", 3), "a", [None], [["a"]]):
     sys.exit(f"{bad} was taken")
 """
     assert run_plainly(program) == 0
+
+
+def test_groups_name_what_must_stay_together():
+    free = ContrastSet(name="c", positives=("a", "b"), negatives=("x", "y", "z"))
+    assert len(set(free.text_groups())) == 5
+    paired = ContrastSet(name="c", positives=("a", "b"), negatives=("x", "y"), paired=True)
+    assert paired.text_groups() == ["pair 0", "pair 1"] * 2
+    named = ContrastSet(
+        name="c",
+        positives=("a", "b"),
+        negatives=("x", "y"),
+        positive_groups=("one", ""),
+        negative_groups=("one", "two"),
+    )
+    assert named.text_groups()[0] == named.text_groups()[2] == "one"
+    assert len(set(named.text_groups())) == 3
+    assert len(named.text_groups()) == len(named.labels())
