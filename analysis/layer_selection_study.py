@@ -1,0 +1,243 @@
+"""Which layers, chosen how? Layer selection on the embedded family, on a real pair, and on pairs whose answer is known.
+
+Four parts, each a list of runs. A run that is finished is kept in ``--out`` and not made again; ``summary`` puts the
+runs together into ``analysis/layers``. From the checkout:
+
+    python analysis/layer_selection_study.py embedded --out out/layers     every pair of families, both directions
+    python analysis/layer_selection_study.py real --out out/layers         two TinyStories models, both directions
+    python analysis/layer_selection_study.py negative --out out/layers     nothing to be found, many seeds
+    python analysis/layer_selection_study.py planted --out out/layers      a rotated copy: everything to be found
+    python analysis/layer_selection_study.py summary --out out/layers
+"""
+
+import argparse
+import logging
+import multiprocessing
+import random
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from contrans_lens.artifacts import read_json, write_json
+from contrans_lens.models import open_model
+from contrans_lens.pipeline import LayerSettings, Settings, select_layers
+from contrans_lens.pipeline.demo import thinned
+from contrans_lens.selection import LayerReport
+from contrans_lens.testbed import concept, map_texts, model_path, neutral_texts
+from contrans_lens.testbed.variants import rotated, untrained
+from contrans_lens.texts import ContrastSet
+
+HERE = Path(__file__).resolve().parent
+SHARED = HERE.parents[1] / "shared"
+PARTS = ("embedded", "real", "negative", "planted")
+FAMILIES = ("gpt2", "rotary")
+N_MAP_TEXTS, N_NEUTRAL, N_ITEMS = 1000, 12, 24
+NEGATIVE_SEEDS, PLANTED_SEEDS = 20, 5
+CONCEPTS = ("honesty", "honesty-hard", "kindness", "happiness", "sadness", "fear")
+CONCEPTS_BACK = ("honesty", "kindness", "happiness")
+"""From the larger to the smaller models; honesty is asked of facts that the small ones do not know."""
+NEGATIVE_CONCEPTS = ("honesty", "kindness")
+REAL_BUDGET = 0.1
+
+log = logging.getLogger("layers")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One selection."""
+
+    part: str
+    source: str
+    target: str
+    concept: str
+    seed: int = 0
+    kind: str = ""
+    """Of a negative control: ``untrained target``, ``untrained source`` or ``shuffled labels``; of a real run: where
+    the contrasts are read."""
+
+    @property
+    def name(self) -> str:
+        """Good for a file name."""
+        words = (self.part, self.kind, self.source, self.target, self.concept, str(self.seed))
+        return "-".join(word.replace(" ", "_") for word in words if word)
+
+
+def tasks(part: str) -> list[Task]:
+    """The runs of a part."""
+    if part == "embedded":
+        pairs = [(f"{s}-source", f"{t}-target") for s in FAMILIES for t in FAMILIES]
+        forth = [Task(part, s, t, name) for s, t in pairs for name in CONCEPTS]
+        return forth + [Task(part, t, s, name) for s, t in pairs for name in CONCEPTS_BACK]
+    if part == "real":
+        models = ("stories-260k", "storychars-1m")
+        return [Task(part, s, t, "happiness", kind=k) for s, t in (models, models[::-1]) for k in ("decision", "word")]
+    if part == "planted":
+        return [
+            Task(part, f"{model}", f"{model} rotated", name, seed)
+            for model in ("rotary-source", "rotary-target")
+            for name in ("honesty", "kindness")
+            for seed in range(PLANTED_SEEDS)
+        ]
+    kinds = ("untrained target", "untrained source", "shuffled labels")
+    return [
+        Task(part, "gpt2-source", "gpt2-target", name, seed, kind)
+        for seed in range(NEGATIVE_SEEDS)
+        for kind in kinds
+        for name in NEGATIVE_CONCEPTS
+    ]
+
+
+def run(task: Task) -> dict[str, Any]:
+    """Make one selection and keep what the summary needs."""
+    torch.set_num_threads(1)
+    report = {"embedded": _embedded, "real": _real, "negative": _negative, "planted": _planted}[task.part](task)
+    return _compact(task, report)
+
+
+def _settings(seed: int, **changes: Any) -> LayerSettings:
+    return LayerSettings(transplant=Settings(seed=seed, max_neutral_texts=N_NEUTRAL), **changes)
+
+
+def _contrasts(name: str, seed: int = 0) -> ContrastSet:
+    return thinned(ContrastSet.from_dict(concept(name, seed=seed)), N_ITEMS)
+
+
+def _embedded(task: Task) -> LayerReport:
+    return select_layers(
+        model_path(task.source),
+        model_path(task.target),
+        ContrastSet.from_dict(concept(task.concept, seed=0)),
+        map_texts(N_MAP_TEXTS, seed=0),
+        neutral=neutral_texts(N_NEUTRAL, seed=0),
+        settings=_settings(task.seed, measure="survey"),
+        names=(task.source, task.target),
+    )
+
+
+def _real(task: Task) -> LayerReport:
+    sys.path.insert(0, str(HERE / "tinystories"))
+    import stories
+
+    told = stories.load_stories(SHARED / "data/tinystories/stories.jsonl")
+    settings = _settings(task.seed, measure="survey")
+    base = replace(settings.transplant, kl_budget=REAL_BUDGET, max_neutral_texts=48)
+    return select_layers(
+        SHARED / "models" / task.source,
+        SHARED / "models" / task.target,
+        stories.concept(told, read_at=task.kind),
+        stories.map_texts(told, "both", seed=task.seed),
+        neutral=stories.neutral_texts(told),
+        settings=replace(settings, transplant=base),
+    )
+
+
+def _negative(task: Task) -> LayerReport:
+    """One thing is broken, everything else is as in the embedded runs."""
+    source, target = model_path(task.source), model_path(task.target)
+    contrasts = _contrasts(task.concept)
+    with tempfile.TemporaryDirectory() as folder:
+        if task.kind == "untrained source":
+            source = untrained(source, Path(folder) / "source", task.seed)
+        elif task.kind == "untrained target":
+            target = untrained(target, Path(folder) / "target", task.seed)
+        else:
+            contrasts = shuffled_labels(contrasts, task.seed)
+        return _selected(source, target, contrasts, task)
+
+
+def _planted(task: Task) -> LayerReport:
+    """The target is the source with its residual stream turned."""
+    source = model_path(task.source)
+    with tempfile.TemporaryDirectory() as folder:
+        target = rotated(source, Path(folder) / "target", task.seed)
+        return _selected(source, target, _contrasts(task.concept), task)
+
+
+def _selected(source: Path, target: Path, contrasts: ContrastSet, task: Task) -> LayerReport:
+    opened = open_model(source), open_model(target)
+    return select_layers(
+        *opened,
+        contrasts,
+        map_texts(N_MAP_TEXTS, seed=0),
+        neutral=neutral_texts(N_NEUTRAL, seed=0),
+        settings=_settings(task.seed, response_prompts=0),
+        names=(task.source, task.target),
+    )
+
+
+def shuffled_labels(contrasts: ContrastSet, seed: int) -> ContrastSet:
+    """The same texts with a coin thrown for every pair: heads, and the two change sides."""
+    coin = random.Random(seed)
+    pairs = zip(contrasts.positives, contrasts.negatives, strict=True)
+    thrown = [(n, p) if coin.random() < 0.5 else (p, n) for p, n in pairs]
+    return replace(contrasts, positives=tuple(p for p, _ in thrown), negatives=tuple(n for _, n in thrown))
+
+
+def _compact(task: Task, report: LayerReport) -> dict[str, Any]:
+    """What the summary needs of a report, without the tables that the package can make again."""
+    summary = report.summary()
+    kept = ("works", "reason", "chosen", "best", "gates", "test", "test_native", "test_three_quarters", "shortlist")
+    result = {"task": vars(task), **{name: summary[name] for name in kept}}
+    result["cells"] = [{k: cell[k] for k in ("source", "target", "effect")} for cell in summary["cells"]]
+    result["native"] = [{k: cell[k] for k in ("target", "effect")} for cell in summary["native"]]
+    result["predictors"] = summary["predictors"]
+    result["evidence"] = {each["name"]: each["values"] for each in summary["evidence"]}
+    result["seconds"] = report.seconds
+    for name in ("test", "test_native", "test_three_quarters"):
+        if result[name] is not None:
+            result[name].pop("controls")
+    return result
+
+
+def run_part(part: str, out: Path, jobs: int, only: Callable[[Task], bool] = lambda task: True) -> None:
+    """Make the runs of a part that are not there yet, in separate processes."""
+    open_tasks = [task for task in tasks(part) if only(task) and not (out / f"{task.name}.json").exists()]
+    log.info("%s: %d runs to make", part, len(open_tasks))
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        waiting = {pool.submit(run, task): task for task in open_tasks}
+        for future in as_completed(waiting):
+            task = waiting[future]
+            result = future.result()
+            write_json(out / f"{task.name}.json", result)
+            log.info("%s (%.0f s): %s", task.name, result["seconds"], result["reason"][:140])
+
+
+def finished(part: str, out: Path) -> Iterator[dict[str, Any]]:
+    """Runs of a part that are there."""
+    for task in tasks(part):
+        path = out / f"{task.name}.json"
+        if path.exists():
+            yield read_json(path)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=(*PARTS, "summary"))
+    parser.add_argument("--out", type=Path, default=Path("out/layers"))
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=None, help="only seeds below this")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if arguments.part == "summary":
+        sys.path.insert(0, str(HERE / "layers"))
+        import layer_summary
+
+        layer_summary.write({part: list(finished(part, arguments.out)) for part in PARTS}, HERE / "layers")
+        return
+    run_part(
+        arguments.part,
+        arguments.out,
+        arguments.jobs,
+        lambda task: arguments.seeds is None or task.seed < arguments.seeds,
+    )
+
+
+if __name__ == "__main__":
+    main()
