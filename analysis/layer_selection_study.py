@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from contrans_lens.artifacts import read_json, write_json
+from contrans_lens.errors import ContransLensError
 from contrans_lens.models import open_model
 from contrans_lens.pipeline import LayerSettings, Settings, select_layers
 from contrans_lens.pipeline.demo import thinned
@@ -38,7 +39,7 @@ SHARED = HERE.parents[1] / "shared"
 PARTS = ("embedded", "real", "negative", "planted")
 FAMILIES = ("gpt2", "rotary")
 N_MAP_TEXTS, N_NEUTRAL, N_ITEMS = 1000, 12, 24
-NEGATIVE_SEEDS, PLANTED_SEEDS = 20, 5
+NEGATIVE_SEEDS, PLANTED_SEEDS = 20, 2
 CONCEPTS = ("honesty", "honesty-hard", "kindness", "happiness", "sadness", "fear")
 CONCEPTS_BACK = ("honesty", "kindness", "happiness")
 """From the larger to the smaller models; honesty is asked of facts that the small ones do not know."""
@@ -86,18 +87,18 @@ def tasks(part: str) -> list[Task]:
         ]
     kinds = ("untrained target", "untrained source", "shuffled labels")
     return [
-        Task(part, "gpt2-source", "gpt2-target", name, seed, kind)
+        Task(part, "gpt2-source", "gpt2-target", NEGATIVE_CONCEPTS[seed % len(NEGATIVE_CONCEPTS)], seed, kind)
         for seed in range(NEGATIVE_SEEDS)
         for kind in kinds
-        for name in NEGATIVE_CONCEPTS
     ]
 
 
-def run(task: Task) -> dict[str, Any]:
-    """Make one selection and keep what the summary needs."""
+def run(task: Task, out: Path) -> str:
+    """Make one selection and write what the summary needs; returns a line for the log."""
     torch.set_num_threads(1)
     report = {"embedded": _embedded, "real": _real, "negative": _negative, "planted": _planted}[task.part](task)
-    return _compact(task, report)
+    write_json(out / f"{task.name}.json", _compact(task, report))
+    return f"{task.name} ({report.seconds:.0f} s): {report.reason[:140]}"
 
 
 def _settings(seed: int, **changes: Any) -> LayerSettings:
@@ -172,10 +173,21 @@ def _selected(source: Path, target: Path, contrasts: ContrastSet, task: Task) ->
 
 
 def shuffled_labels(contrasts: ContrastSet, seed: int) -> ContrastSet:
-    """The same texts with a coin thrown for every pair: heads, and the two change sides."""
+    """The same texts with a coin thrown for every pair: heads, and the two change sides.
+
+    Pairs that share a text share their coin, so that no text comes to stand on both sides.
+    """
+    pairs = list(zip(contrasts.positives, contrasts.negatives, strict=True))
+    first = {text: i for i, pair in reversed(list(enumerate(pairs))) for text in pair}
+    owner = list(range(len(pairs)))
+    for _ in pairs:
+        owner = [min(owner[i], *(owner[first[text]] for text in pair)) for i, pair in enumerate(pairs)]
+        for (p, n), own in zip(pairs, owner, strict=True):
+            owner[first[p]] = min(owner[first[p]], own)
+            owner[first[n]] = min(owner[first[n]], own)
     coin = random.Random(seed)
-    pairs = zip(contrasts.positives, contrasts.negatives, strict=True)
-    thrown = [(n, p) if coin.random() < 0.5 else (p, n) for p, n in pairs]
+    heads = [coin.random() < 0.5 for _ in pairs]
+    thrown = [(n, p) if heads[own] else (p, n) for (p, n), own in zip(pairs, owner, strict=True)]
     return replace(contrasts, positives=tuple(p for p, _ in thrown), negatives=tuple(n for _, n in thrown))
 
 
@@ -200,12 +212,12 @@ def run_part(part: str, out: Path, jobs: int, only: Callable[[Task], bool] = lam
     open_tasks = [task for task in tasks(part) if only(task) and not (out / f"{task.name}.json").exists()]
     log.info("%s: %d runs to make", part, len(open_tasks))
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        waiting = {pool.submit(run, task): task for task in open_tasks}
+        waiting = {pool.submit(run, task, out): task for task in open_tasks}
         for future in as_completed(waiting):
-            task = waiting[future]
-            result = future.result()
-            write_json(out / f"{task.name}.json", result)
-            log.info("%s (%.0f s): %s", task.name, result["seconds"], result["reason"][:140])
+            try:
+                log.info(future.result())
+            except ContransLensError as error:  # the other runs are worth having
+                log.error("%s failed: %s", waiting[future].name, error)
 
 
 def finished(part: str, out: Path) -> Iterator[dict[str, Any]]:

@@ -25,32 +25,36 @@ def write(parts: Mapping[str, Sequence[Run]], out: Path) -> None:
         out: folder of ``result.json`` and the figures.
     """
     embedded = parts["embedded"]
+    forth = [run for run in embedded if run["task"]["target"].endswith("-target")]
     summary = {
-        "embedded": _described(embedded),
+        "embedded": _described(forth),
+        "embedded, from large to small": _described([run for run in embedded if run not in forth]),
         "real": _described(parts["real"]),
         "negative": _counted(parts["negative"], "kind"),
         "planted": _counted(parts["planted"], "source"),
     }
     write_json(out / "result.json", summary)
     if embedded:
-        (out / "predictors.png").write_bytes(png_bytes(predictor_figure(embedded)))
+        working = [run for run in forth if run["works"]]
+        (out / "predictors.png").write_bytes(png_bytes(predictor_figure(working)))
         (out / "depth.png").write_bytes(png_bytes(depth_figure(embedded)))
 
 
 def _described(runs: Sequence[Run]) -> dict[str, Any]:
-    if not runs:
-        return {}
-    return {
-        "runs": [_row(run) for run in runs],
-        "works": sum(run["works"] for run in runs),
-        "n": len(runs),
-        "target_layer_share": _mean([_variance_share(run) for run in runs], _pairs(runs)),
-        "regret": _mean([regret(run) for run in runs], _pairs(runs)),
-        "prior_share": _mean([_over(run, "test_three_quarters", "test") for run in runs], _pairs(runs)),
-        "native_share": _mean([_over(run, "test", "test_native") for run in runs], _pairs(runs)),
-        "predictors": predictors(runs),
-        "picks": picks(runs),
-    }
+    """All runs, and the averages over those in which a pair works: without an effect there is nothing to foretell."""
+    found = [run for run in runs if run["works"]]
+    described: dict[str, Any] = {"n": len(runs), "works": len(found), "runs": [_row(run) for run in runs]}
+    if found:
+        groups = _pairs(found)
+        described |= {
+            "target_layer_share": _mean([_variance_share(run) for run in found], groups),
+            "regret": _mean([regret(run) for run in found], groups),
+            "prior_share": _mean([_over(run, "test_three_quarters", "test") for run in found], groups),
+            "native_share": _mean([_over(run, "test", "test_native") for run in found], groups),
+            "predictors": predictors(found),
+            "picks": picks(found),
+        }
+    return described
 
 
 def _row(run: Run) -> dict[str, Any]:

@@ -113,6 +113,10 @@ class ContrastSet:
                 names.append(given[i] if given and given[i] else alone)
         return names
 
+    def text_pairs(self) -> list[str] | None:
+        """The pair of every text in the order of :meth:`texts`; None where the set is not paired."""
+        return [f"pair {i}" for i in range(len(self.positives))] * 2 if self.paired else None
+
     def groups(self) -> tuple[str, ...]:
         """The names of the contrast texts' groups, each once, in order of appearance."""
         return tuple(dict.fromkeys(group for group in (*self.positive_groups, *self.negative_groups) if group))

@@ -29,6 +29,7 @@ def probe_layers(
     hook_points: Sequence[str],
     *,
     groups: Sequence[str] | None = None,
+    pairs: Sequence[str] | None = None,
     method: str = "ridge",
     n_folds: int = 5,
     strengths: Sequence[int | float] | None = None,
@@ -73,6 +74,9 @@ def probe_layers(
         hook_points: one name per layer (site).
         groups: what must not straddle test and training part: template, entity or pair of every example; an
             empty name, or None for all, makes an example its own group.
+        pairs: contrast pair of every example, where the examples were made in pairs: permuted labels are then
+            exchanged within pairs, as the design did, and not among all members of a group. None exchanges within
+            groups.
         method: one of ``PROBE_METHODS``.
         n_folds: folds, at least 3.
         strengths: penalties to choose from; None takes decades around the mean squared length of a state
@@ -96,6 +100,7 @@ def probe_layers(
         hook_points,
         ("concept",),
         groups=groups,
+        pairs=pairs,
         method=method,
         n_folds=n_folds,
         strengths=strengths,
@@ -116,6 +121,7 @@ def probe_concepts(
     concepts: Sequence[str],
     *,
     groups: Sequence[str] | None = None,
+    pairs: Sequence[str] | None = None,
     method: str = "ridge",
     n_folds: int = 5,
     strengths: Sequence[int | float] | None = None,
@@ -137,6 +143,7 @@ def probe_concepts(
         hook_points: one name per layer (site).
         concepts: names of the columns.
         groups: as :func:`probe_layers`.
+        pairs: as there.
         method: as there.
         n_folds: as there.
         strengths: as there.
@@ -171,7 +178,7 @@ def probe_concepts(
         seed,
     )
     labels = labels.cpu()
-    tasks = [probe_task(labels[:, column].contiguous(), groups, settings) for column in range(labels.shape[1])]
+    tasks = [probe_task(labels[:, column].contiguous(), groups, pairs, settings) for column in range(labels.shape[1])]
     found: list[list[Measured]] = [[] for _ in tasks]
     constant: list[str] = []
     dual = states.shape[2] > DUAL_FROM[method] * len(states)

@@ -128,7 +128,7 @@ def _warnings(task: ProbeTask, settings: Settings, width: int, constant: Sequenc
         )
     said += _control_warnings(task, settings)
     if settings.n_permutations:
-        room = log2_labelings(task.labels, task.codes, task.folds)
+        room = log2_labelings(task.labels, task.units, task.folds)
         if room < 10:
             said.append(
                 f"only {round(2**room)} labelings can be reached within the folds, so no p-value can be much below "

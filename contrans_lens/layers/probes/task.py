@@ -63,6 +63,8 @@ class ProbeTask:
     controls: Bool[Tensor, "example control"]
     scored: Bool[Tensor, " example"]
     """Examples that controls are scored on: those with a group mate in another fold of the control."""
+    units: Int[Tensor, " example"]
+    """Within which permuted labels are exchanged: pairs, or groups."""
     permuted: Bool[Tensor, "example permutation"]
 
     @property
@@ -86,13 +88,19 @@ class Measured:
     code: list[DescriptionLength | None]
 
 
-def probe_task(labels: Bool[Tensor, " example"], groups: Sequence[str] | None, settings: Settings) -> ProbeTask:
+def probe_task(
+    labels: Bool[Tensor, " example"], groups: Sequence[str] | None, pairs: Sequence[str] | None, settings: Settings
+) -> ProbeTask:
     """Draw folds, controls and permutations for a concept.
 
     Raises:
-        LayerError: groups that do not fit, one class only, or too few groups of a class for nested folds.
+        LayerError: groups or pairs that do not fit, pairs that straddle groups, one class only, or too few groups of a
+            class for nested folds.
     """
     codes = group_codes(groups, len(labels))
+    units = codes if pairs is None else group_codes(pairs, len(labels))
+    if len(torch.stack([units, codes]).unique(dim=1)[0]) != len(units.unique()):
+        raise LayerError("a pair stands in two groups; both of its examples belong to one group, or to none.")
     folds = grouped_folds(labels, groups, settings.n_folds, settings.seed)
     check_training_parts(labels, folds, removed=2)
     mixed = any(0 < int(labels[folds == fold].sum()) < int((folds == fold).sum()) for fold in range(settings.n_folds))
@@ -107,7 +115,8 @@ def probe_task(labels: Bool[Tensor, " example"], groups: Sequence[str] | None, s
         straddling_folds(codes, settings.n_folds, settings.seed + 1) if straddle else None,
         control_labels(labels, codes, settings.n_controls, settings.seed + 2),
         scored,
-        permuted_labels(labels, codes, folds, settings.n_permutations, settings.seed + 3),
+        units,
+        permuted_labels(labels, units, folds, settings.n_permutations, settings.seed + 3),
     )
 
 

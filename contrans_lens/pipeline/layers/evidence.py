@@ -88,6 +88,7 @@ def probe_concept(reading: ModelReading, train: ContrastSet, settings: LayerSett
         torch.tensor(train.labels()),
         reading.states.hook_points,
         groups=train.text_groups(),
+        pairs=train.text_pairs(),
         method=settings.probe,
         n_folds=settings.n_folds,
         n_permutations=settings.n_permutations,

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contrans_lens.errors import LayerError
-from contrans_lens.layers.probes import PROBE_METHODS, ProbeCurve, probe_concepts, probe_layers
+from contrans_lens.layers.probes import PROBE_METHODS, ProbeCurve, permuted_labels, probe_concepts, probe_layers
 
 NAMES = [f"blocks.{layer}.hook_resid_post" for layer in range(4)]
 
@@ -234,3 +234,51 @@ def test_states_that_are_not_finite_are_named():
         probe_layers(states, labels, NAMES)
     with pytest.raises(LayerError, match="different names"):
         probe_concepts(noise()[0], labels[:, None], NAMES, ["a", "b"])
+
+
+def test_labels_of_pairs_are_exchanged_within_pairs():
+    groups = torch.arange(4).repeat_interleave(6)
+    pairs = torch.arange(12).repeat_interleave(2)
+    labels = torch.tensor([True, False] * 12)
+    permuted = permuted_labels(labels, pairs, groups, 50, seed=0)
+    assert bool((permuted.reshape(12, 2, 50).sum(1) == 1).all())
+    assert 50 * 0.3 < int(permuted[0].sum()) < 50 * 0.7
+
+
+def test_p_values_of_paired_designs_are_exact_under_flipped_pairs():
+    # A strong direction tells the two texts of every pair apart, and the labels flip it at random: labels that were
+    # permuted within groups of three pairs would vary less than flipped pairs do, and p-values would be too small.
+    generator = torch.Generator().manual_seed(0)
+    n_groups, hits, runs = 8, 0, 150
+    groups = [f"group {g}" for g in range(n_groups) for _ in range(6)]
+    pairs = [f"pair {g}.{k}" for g in range(n_groups) for k in range(3) for _ in range(2)]
+    side = torch.tensor([1.0, -1.0]).repeat(3 * n_groups)
+    for run in range(runs):
+        coin = torch.randint(0, 2, (3 * n_groups,), generator=generator).repeat_interleave(2).bool()
+        labels = (side > 0) ^ coin
+        states = torch.randn(len(side), 1, 8, generator=generator) * 0.3
+        states[:, 0, 0] += 5 * side
+        curve = probe_layers(
+            states,
+            labels,
+            ["a"],
+            groups=groups,
+            pairs=pairs,
+            n_folds=4,
+            n_permutations=39,
+            n_controls=0,
+            n_resamples=100,
+            seed=run,
+        )
+        assert curve.best_p is not None
+        hits += curve.best_p <= 0.05
+    assert hits <= 15  # 150 runs at .05 give 7.5 +- 2.7; exchanged within groups, one in eight is a hit
+
+
+def test_a_pair_that_straddles_groups_is_refused():
+    states = torch.randn(12, 1, 4)
+    labels = torch.tensor([True, False] * 6)
+    pairs = [f"pair {i // 2}" for i in range(12)]
+    groups = [f"group {i % 6}" for i in range(12)]
+    with pytest.raises(LayerError, match="two groups"):
+        probe_layers(states, labels, ["a"], groups=groups, pairs=pairs, n_folds=3, n_permutations=0)
