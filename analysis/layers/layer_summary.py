@@ -17,11 +17,12 @@ Run = dict[str, Any]
 ORANGE, BLUE = "#D55E00", "#0072B2"
 
 
-def write(parts: Mapping[str, Sequence[Run]], out: Path) -> None:
+def write(parts: Mapping[str, Sequence[Run]], shuffled: Mapping[str, Any], out: Path) -> None:
     """Summarise the finished runs of every part into ``out``.
 
     Args:
         parts: the runs of ``embedded``, ``real``, ``negative`` and ``planted``.
+        shuffled: how often shuffled labels passed the first gate, by concept.
         out: folder of ``result.json`` and the figures.
     """
     embedded = parts["embedded"]
@@ -31,6 +32,7 @@ def write(parts: Mapping[str, Sequence[Run]], out: Path) -> None:
         "embedded, from large to small": _described([run for run in embedded if run not in forth]),
         "real": _described(parts["real"]),
         "negative": _counted(parts["negative"], "kind"),
+        "shuffled labels, first gate": dict(shuffled),
         "planted": _counted(parts["planted"], "source"),
     }
     write_json(out / "result.json", summary)

@@ -36,9 +36,9 @@ def test_a_rotation_is_orthogonal_and_decided_by_its_seed():
 
 def test_an_untrained_copy_has_the_shape_and_other_weights(tmp_path: Path):
     before = torch.random.get_rng_state()
-    first = open_model(untrained(tiny_folder("gpt2"), tmp_path / "a", seed=0))
-    again = open_model(untrained(tiny_folder("gpt2"), tmp_path / "b", seed=0))
+    folders = [untrained(tiny_folder("gpt2"), tmp_path / name, seed=0) for name in ("a", "b")]
     assert torch.equal(torch.random.get_rng_state(), before)
+    first, again = (open_model(folder) for folder in folders)
     assert fingerprint(first).weights == fingerprint(again).weights
     original = open_tiny("gpt2", kind=KINDS[0])
     assert fingerprint(first).weights != fingerprint(original).weights
