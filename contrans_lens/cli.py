@@ -33,6 +33,15 @@ _err = Console(stderr=True)
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON on standard output")]
 Out = Annotated[Path, typer.Option("--out", help="folder for results; made if absent")]
 Seed = Annotated[int, typer.Option(help="seed of splits, draws and bootstraps")]
+Model = Annotated[str, typer.Option(help="hub name, local folder, or embedded:NAME")]
+Concept = Annotated[str, typer.Option(help="built-in concept, concept file, or embedded:NAME")]
+Texts = Annotated[str | None, typer.Option(help="texts to fit the map on: one a line, or jsonl with 'text'")]
+Neutral = Annotated[str | None, typer.Option(help="texts to measure damage on; default: held out of --texts")]
+Estimator = Annotated[str, typer.Option(help="how the concept is read")]
+Budget = Annotated[float, typer.Option(help="damage allowed, nats per token on neutral text")]
+Draws = Annotated[int, typer.Option(help="draws of each control")]
+ProcessWeights = Annotated[bool, typer.Option(help="fold norms and centre weights on opening")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: TransformerLens' choice")]
 Kind = Annotated[str, typer.Option(help="how models are opened: auto, hooked or bridge")]
 
 
@@ -59,29 +68,27 @@ def demo(
 
 @app.command()
 def transplant(
-    source: Annotated[str, typer.Option(help="hub name, local folder, or embedded:NAME")],
-    target: Annotated[str, typer.Option(help="hub name, local folder, or embedded:NAME")],
-    concept: Annotated[str, typer.Option(help="built-in concept, concept file, or embedded:NAME")],
+    source: Model,
+    target: Model,
+    concept: Concept,
     out: Out,
-    texts: Annotated[str | None, typer.Option(help="texts to fit the map on: one a line, or jsonl with 'text'")] = None,
-    neutral: Annotated[
-        str | None, typer.Option(help="texts to measure damage on; default: held out of --texts")
-    ] = None,
+    texts: Texts = None,
+    neutral: Neutral = None,
     layers: Annotated[
         str, typer.Option(help="sweep, auto, three-quarters, or SOURCE_HOOK_POINT,TARGET_HOOK_POINT")
     ] = "sweep",
-    estimator: Annotated[str, typer.Option(help="how the concept is read")] = "mean_difference",
+    estimator: Estimator = "mean_difference",
     map_method: Annotated[str, typer.Option("--map", help="ols, ridge, reduced_rank or procrustes")] = "ridge",
     strength: Annotated[
         float | None,
         typer.Option(help="norm of the vector over the residual norm; default: solved for --kl-budget"),
     ] = None,
-    kl_budget: Annotated[float, typer.Option(help="damage allowed, nats per token on neutral text")] = 0.05,
-    draws: Annotated[int, typer.Option(help="draws of each control")] = 20,
+    kl_budget: Budget = 0.05,
+    draws: Draws = 20,
     seed: Seed = 0,
     kind: Kind = "auto",
-    process_weights: Annotated[bool, typer.Option(help="fold norms and centre weights on opening")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: TransformerLens' choice")] = None,
+    process_weights: ProcessWeights = False,
+    device: Device = None,
     as_json: Json = False,
 ) -> None:
     """Carry a concept from SOURCE to TARGET and measure it against its controls."""
@@ -119,25 +126,23 @@ def transplant(
 
 @app.command()
 def layers(
-    source: Annotated[str, typer.Option(help="hub name, local folder, or embedded:NAME")],
-    target: Annotated[str, typer.Option(help="hub name, local folder, or embedded:NAME")],
-    concept: Annotated[str, typer.Option(help="built-in concept, concept file, or embedded:NAME")],
+    source: Model,
+    target: Model,
+    concept: Concept,
     out: Out,
-    texts: Annotated[str | None, typer.Option(help="texts to fit the map on: one a line, or jsonl with 'text'")] = None,
-    neutral: Annotated[
-        str | None, typer.Option(help="texts to measure damage on; default: held out of --texts")
-    ] = None,
+    texts: Texts = None,
+    neutral: Neutral = None,
     measure: Annotated[str, typer.Option(help="pairs that are written: shortlist, survey or all")] = "shortlist",
     shortlist: Annotated[int, typer.Option(help="most pairs that are written with controls")] = 6,
-    estimator: Annotated[str, typer.Option(help="how the concept is read")] = "mean_difference",
+    estimator: Estimator = "mean_difference",
     probe: Annotated[str, typer.Option(help="ridge, logistic, mean_difference or lda")] = "ridge",
-    kl_budget: Annotated[float, typer.Option(help="damage allowed, nats per token on neutral text")] = 0.05,
-    draws: Annotated[int, typer.Option(help="draws of each control")] = 20,
+    kl_budget: Budget = 0.05,
+    draws: Draws = 20,
     alpha: Annotated[float, typer.Option(help="level of every gate")] = 0.05,
     seed: Seed = 0,
     kind: Kind = "auto",
-    process_weights: Annotated[bool, typer.Option(help="fold norms and centre weights on opening")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: TransformerLens' choice")] = None,
+    process_weights: ProcessWeights = False,
+    device: Device = None,
     as_json: Json = False,
 ) -> None:
     """Choose the layers to read and to write by evidence, or find that no pair works. Resumes where it was stopped."""
@@ -173,7 +178,7 @@ def layers(
 
 @app.command()
 def generate(
-    model: Annotated[str, typer.Option(help="hub name, local folder, or embedded:NAME")],
+    model: Model,
     intervention: Annotated[Path, typer.Option(help="a saved intervention, or the folder of a transplant run")],
     prompt: Annotated[list[str], typer.Option(help="may be given several times")],
     strength: Annotated[
