@@ -222,6 +222,7 @@ def predictor_figure(runs: Sequence[Run]) -> Figure:
 def depth_figure(runs: Sequence[Run]) -> Figure:
     """Effect by target layer, mean over source layers, one line a concept, one panel a pair of models."""
     pairs = list(dict.fromkeys(_pairs(runs)))
+    colours = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(run["task"]["concept"] for run in runs))}
     figure = Figure(figsize=(3.4 * 4, 3.0 * ((len(pairs) + 3) // 4)), layout="constrained")
     axes = figure.subplots((len(pairs) + 3) // 4, 4, squeeze=False, sharey=True)
     for axis, pair in zip(axes.flat, pairs, strict=False):
@@ -232,7 +233,9 @@ def depth_figure(runs: Sequence[Run]) -> Figure:
                 for target in targets:
                     effects = [cell["effect"] for cell in run["cells"] if cell["target"] == target]
                     means.append(sum(effects) / len(effects))
-                axis.plot(range(len(targets)), means, marker="o", ms=3, label=run["task"]["concept"])
+                name = run["task"]["concept"]
+                axis.plot(range(len(targets)), means, marker="o", ms=3, color=colours[name], label=name)
+                axis.set_xticks(range(len(targets)))
         axis.set_title(pair.replace(" ", " → "), fontsize=9)
         axis.axhline(0, color="black", lw=0.6)
         axis.set_xlabel("target block")
