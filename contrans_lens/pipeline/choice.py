@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from contrans_lens.errors import SelectionError
+from contrans_lens.ledger import Ledger
 from contrans_lens.models import check_hook_points
 from contrans_lens.pipeline.bench import Bench
 from contrans_lens.pipeline.layers.evidence import state_evidence
@@ -12,7 +13,7 @@ from contrans_lens.pipeline.layers.selection import Selection
 from contrans_lens.pipeline.layers.settings import LayerSettings
 from contrans_lens.pipeline.reading import ConceptReading, ModelReading, PairReading
 from contrans_lens.pipeline.settings import THREE_QUARTERS, Settings
-from contrans_lens.selection import Candidate, LayerReport, Ledger, SweepCell, best_cell, sweep, three_quarters
+from contrans_lens.selection import Candidate, LayerReport, SweepCell, best_cell, sweep, three_quarters
 from contrans_lens.texts import ContrastSplits
 
 

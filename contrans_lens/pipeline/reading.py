@@ -15,11 +15,11 @@ from torch import Tensor
 
 from contrans_lens.concepts import ConceptVectors, estimate_concept
 from contrans_lens.errors import TextError
+from contrans_lens.ledger import Ledger
 from contrans_lens.maps import MapGrid, fit_map_grid
 from contrans_lens.models import Fingerprint, HookedModel, fingerprint, residual_hook_points
 from contrans_lens.pipeline.settings import Settings
 from contrans_lens.residuals import ResidualStore, capture
-from contrans_lens.selection.ledger import Ledger
 from contrans_lens.texts import ContrastSet, ContrastSplits
 
 MIN_MAP_TEXTS = 10

@@ -3,7 +3,6 @@
 from contrans_lens.selection.causal import CausalCell, corrected_p_values, max_statistic_p
 from contrans_lens.selection.evidence import Evidence, average_ranks, shortlist
 from contrans_lens.selection.gates import Gate, works
-from contrans_lens.selection.ledger import Ledger
 from contrans_lens.selection.predictors import Predictor, rank_predictors, spearman
 from contrans_lens.selection.prior import three_quarters
 from contrans_lens.selection.report import LayerReport
@@ -15,7 +14,6 @@ __all__ = [
     "Evidence",
     "Gate",
     "LayerReport",
-    "Ledger",
     "Predictor",
     "SweepCell",
     "average_ranks",

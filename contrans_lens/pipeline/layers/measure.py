@@ -10,11 +10,12 @@ from torch import Tensor
 from contrans_lens.concepts import ConceptVectors
 from contrans_lens.evaluation import bootstrap_mean_cis
 from contrans_lens.evaluation.response import PromptResponse
+from contrans_lens.ledger import Ledger
 from contrans_lens.pipeline.bench import Bench
 from contrans_lens.pipeline.directions import control_families, unit
 from contrans_lens.pipeline.layers.settings import FAMILIES
 from contrans_lens.pipeline.reading import PairReading
-from contrans_lens.selection import CausalCell, Ledger
+from contrans_lens.selection import CausalCell
 
 Pair = tuple[str, str]
 NATIVE = "native"

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from contrans_lens.evaluation import solve_strengths
 from contrans_lens.evaluation.response import PromptResponse, token_texts
+from contrans_lens.ledger import Ledger
 from contrans_lens.models import HookedModel
 from contrans_lens.pipeline.directions import unit
 from contrans_lens.pipeline.reading import ModelReading
 from contrans_lens.pipeline.settings import Settings
-from contrans_lens.selection import Ledger
 from contrans_lens.texts import ContrastSet
 
 _ROUGH_TEXTS = 4  # neutral texts that solve a strength; the comparison with the target needs no better

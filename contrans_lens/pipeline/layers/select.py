@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from contrans_lens.ledger import Ledger
 from contrans_lens.models import open_model
 from contrans_lens.pipeline.corpus import build_corpus
 from contrans_lens.pipeline.layers.evidence import state_evidence
@@ -21,7 +22,7 @@ from contrans_lens.pipeline.reading import (
     split_concept,
     texts_hash,
 )
-from contrans_lens.selection import LayerReport, Ledger, works
+from contrans_lens.selection import LayerReport, works
 from contrans_lens.texts import ContrastSet, load_concept
 
 

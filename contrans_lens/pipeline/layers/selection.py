@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from contrans_lens.errors import SelectionError
 from contrans_lens.evaluation.response import PromptResponse, shared_tokens
+from contrans_lens.ledger import Ledger
 from contrans_lens.models import HookedModel
 from contrans_lens.pipeline.bench import Bench
 from contrans_lens.pipeline.layers.evidence import StateEvidence, response_evidence
@@ -16,7 +17,6 @@ from contrans_lens.selection import (
     CausalCell,
     Evidence,
     Gate,
-    Ledger,
     Predictor,
     rank_predictors,
     shortlist,

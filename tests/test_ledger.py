@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from contrans_lens.errors import ArtifactError
-from contrans_lens.selection import Ledger
+from contrans_lens.ledger import Ledger
 
 
 class Counter:
