@@ -50,6 +50,10 @@ class EvaluationError(ContransLensError, ValueError):
     """A score, interval or strength budget cannot be computed from what was given."""
 
 
+class TradeoffError(ContransLensError, ValueError):
+    """A tradeoff curve cannot be swept, fitted or judged from what was given."""
+
+
 class LayerError(ContransLensError):
     """Probes or similarities that cannot be computed from what was given."""
 

@@ -43,12 +43,34 @@ class Ledger:
         """
         if self.folder is None:
             return compute()
-        place = self.folder / f"{stage}-{self._hash(stage)}"
-        if (place / MANIFEST_NAME).exists():
-            return load_artifact(place, _KIND).tensors
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in compute().items()}
-        save_artifact(place, _KIND, tensors, {"stage": stage, "key": dict(self.key)})
-        return tensors
+        kept = self.look_up(stage)
+        if kept is not None:
+            return kept
+        return self.keep(stage, compute())
+
+    def keep(self, stage: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Write the tensors of a stage that was computed elsewhere; gives them back as they are kept.
+
+        Raises:
+            ArtifactError: the folder cannot be written, or a tensor is not finite.
+        """
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        if self.folder is not None:
+            save_artifact(self._place(self.folder, stage), _KIND, plain, {"stage": stage, "key": dict(self.key)})
+        return plain
+
+    def look_up(self, stage: str) -> dict[str, Tensor] | None:
+        """The tensors of a stage that was finished before; None if it was not.
+
+        Raises:
+            ArtifactError: the stage was damaged on disk.
+        """
+        if self.folder is None or not (self._place(self.folder, stage) / MANIFEST_NAME).exists():
+            return None
+        return load_artifact(self._place(self.folder, stage), _KIND).tensors
+
+    def _place(self, folder: Path, stage: str) -> Path:
+        return folder / f"{stage}-{self._hash(stage)}"
 
     def _hash(self, stage: str) -> str:
         text = json.dumps([stage, self.key], sort_keys=True, allow_nan=False)

@@ -78,7 +78,7 @@ def plan_items(model: HookedModel, items: Sequence[EvaluationItem]) -> list[Toke
     batch = tokenize(model, texts, truncate="right")
     rows: dict[tuple[int, tuple[int, ...]], TokenRow] = {}
     for number, item in enumerate(items):
-        pair = [_full_row(model, batch, texts, 2 * number + side, number, item) for side in range(2)]
+        pair = [full_row(model, batch, texts, 2 * number + side, item.prompt, _name(number, item)) for side in range(2)]
         for row in _rows_of_item(pair[0], pair[1], number, item):
             kept = rows.setdefault((row.prompt_length, tuple(row.tokens)), row)
             if kept is not row:
@@ -106,32 +106,47 @@ def plan_texts(model: HookedModel, texts: Sequence[str], max_tokens: int | None)
     return rows, [cut > 0 for cut in batch.truncated]
 
 
-def _name(number: int, item: EvaluationItem) -> str:
-    shown = item.prompt if len(item.prompt) <= _SHOWN else f"...{item.prompt[-_SHOWN:]}"
-    return f"evaluation item {number} ({shown!r})"
+def shown_prompt(prompt: str) -> str:
+    """The end of a prompt, for messages."""
+    return prompt if len(prompt) <= _SHOWN else f"...{prompt[-_SHOWN:]}"
 
 
-def _full_row(
-    model: HookedModel, batch: TokenBatch, texts: Sequence[str], index: int, number: int, item: EvaluationItem
+def full_row(
+    model: HookedModel, batch: TokenBatch, texts: Sequence[str], index: int, prompt: str, name: str
 ) -> TokenRow:
-    """Prompt and continuation as one row, with nothing read from it yet."""
+    """Prompt and continuation as one row, with nothing read from it yet.
+
+    Args:
+        model: the model whose tokens they are.
+        batch: the tokens of ``texts``, cut where they are longer than the context.
+        texts: prompts with their continuations.
+        index: which of them.
+        prompt: its prompt.
+        name: what it is called in messages.
+
+    Raises:
+        EvaluationError: the text is longer than the context, or its continuation has no token.
+    """
     if batch.truncated[index]:
         length = int(batch.mask[index].sum()) + batch.truncated[index]
         raise EvaluationError(
-            f"{_name(number, item)} has {length} tokens with its continuation; the model's context is "
+            f"{name} has {length} tokens with its continuation; the model's context is "
             f"{model.cfg.n_ctx}. Shorten the prompt."
         )
     offsets = batch.offsets[index]
     # A token that straddles the end of the prompt belongs to the continuation: the prompt alone would not
     # give it.
-    prompt_length = sum(stop <= len(item.prompt) for _, stop in offsets)
+    prompt_length = sum(stop <= len(prompt) for _, stop in offsets)
     if prompt_length == len(offsets):
         raise EvaluationError(
-            f"{_name(number, item)}: the tokenizer makes no token of the continuation "
-            f"{texts[index][len(item.prompt) :]!r}."
+            f"{name}: the tokenizer makes no token of the continuation {texts[index][len(prompt) :]!r}."
         )
     ids = batch.tokens[index][batch.mask[index]].tolist()
     return TokenRow(ids, offsets, texts[index], prompt_length, batch.bos)
+
+
+def _name(number: int, item: EvaluationItem) -> str:
+    return f"evaluation item {number} ({shown_prompt(item.prompt)!r})"
 
 
 def _rows_of_item(positive: TokenRow, negative: TokenRow, number: int, item: EvaluationItem) -> list[TokenRow]:

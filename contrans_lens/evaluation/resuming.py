@@ -28,6 +28,16 @@ def entry_point(hook_point: str) -> str | None:
     return hook_point if hook_point in (resid_pre(layer), resid_post(layer)) else resid_pre(layer)
 
 
+def pass_order(hook_point: str) -> tuple[int, int]:
+    """A key that sorts hook points in the order in which a forward pass comes to them (within a block: as known).
+
+    Raises:
+        HookPointError: the hook point lies in no block.
+    """
+    layer = layer_of(hook_point)
+    return layer, 0 if hook_point == resid_pre(layer) else 2 if hook_point == resid_post(layer) else 1
+
+
 def next_block(entry: str) -> int:
     """The first block that is run after an entry point."""
     layer = layer_of(entry)

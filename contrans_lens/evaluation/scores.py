@@ -6,8 +6,6 @@ the model is) and summed in float64.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -15,10 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from contrans_lens.errors import EvaluationError
-from contrans_lens.evaluation.continuations import TokenRow, plan_items
-from contrans_lens.evaluation.stacked import StackedRuns, Within
-from contrans_lens.interventions import Intervention, steer
-from contrans_lens.models import HookedModel, TokenBatch
+from contrans_lens.evaluation.cells import Cell, Cells, stack_logits, steering
+from contrans_lens.evaluation.continuations import plan_items
+from contrans_lens.evaluation.stacked import StackedRuns
+from contrans_lens.interventions import Intervention
+from contrans_lens.models import HookedModel
 from contrans_lens.texts import EvaluationItem
 
 Measure = Literal["probability", "log_odds"]
@@ -146,6 +145,37 @@ def score_cells(
     return {name: _scores(found, items, measure) for name, found in odds.items()}
 
 
+def score_steered(
+    model: HookedModel,
+    items: Sequence[EvaluationItem],
+    cells: Sequence[Cell],
+    *,
+    measure: Measure = "probability",
+    token_budget: int | None = None,
+) -> Float[Tensor, "cell item"]:
+    """:func:`score_items` under many cells, each a tuple of interventions at one or several hook points.
+
+    Args:
+        model: the model that answers.
+        items: prompts with two continuations each.
+        cells: what is done to the model; the empty tuple is the unsteered model.
+        measure: ``"probability"`` or ``"log_odds"``.
+        token_budget: most tokens in one forward pass; chosen by device if None.
+
+    Raises:
+        EvaluationError: no cells; or as :func:`score_items`.
+        FingerprintMismatchError: an intervention was made for another model.
+        HookPointError: the model has no such hook point.
+    """
+    checked = Cells(model, cells)
+    runs = checked.runs(model, plan_items(model, items), token_budget=token_budget)
+    odds = torch.zeros(len(checked), len(items), dtype=torch.float64)
+    for group in runs.groups(checked.widest):
+        for numbers, logits in stack_logits(runs, group, checked.stacks):
+            _add_reads(odds, numbers, logits, runs, group)
+    return _scores(odds, items, measure)
+
+
 def check_cells(model: HookedModel, additions: Mapping[str, Float[Tensor, "_ d_model"]]) -> None:
     """Check that there are cells, and the additions of each hook point.
 
@@ -174,28 +204,6 @@ def check_additions(model: HookedModel, additions: Float[Tensor, "vector d_model
         raise EvaluationError(f"addition {bad}{where} holds NaN or infinity; look at what produced it.")
 
 
-def steering(model: HookedModel, interventions: Intervention | Sequence[Intervention]) -> Within:
-    """What opens the steering context of one batch of token rows, with the models checked once.
-
-    It is opened batch by batch, because positions depend on the rows and the unsteered model is run in between.
-    """
-    chosen = (interventions,) if isinstance(interventions, Intervention) else tuple(interventions)
-    for each in chosen:
-        each.require_model(model)
-    unchecked = [replace(each, fingerprint=None) for each in chosen]
-
-    def within(batch: TokenBatch, rows: list[TokenRow]) -> AbstractContextManager[object]:
-        return steer(
-            model,
-            unchecked,
-            batch=batch,
-            texts=[row.text for row in rows],
-            prompt_lengths=[row.prompt_length for row in rows],
-        )
-
-    return within
-
-
 def log_probabilities(logits: Float[Tensor, "*batch vocab"]) -> Float[Tensor, "*batch vocab"]:
     """Log-softmax over the vocabulary in float32, or float64 where the logits are."""
     wide = logits if logits.dtype == torch.float64 else logits.float()
@@ -204,7 +212,7 @@ def log_probabilities(logits: Float[Tensor, "*batch vocab"]) -> Float[Tensor, "*
 
 def _add_reads(
     odds: Float[Tensor, "vector item"],
-    part: slice,
+    part: slice | list[int],
     logits: Float[Tensor, "part row read vocab"],
     runs: StackedRuns,
     group: Sequence[int],

@@ -24,7 +24,7 @@ from its tokens). What it does not stand is left out, in the end all of it: slow
 import contextlib
 import math
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
@@ -168,6 +168,7 @@ class StackedRuns:
         additions: Float[Tensor, "vector d_model"] | None = None,
         hook_point: str = "",
         *,
+        also: Mapping[str, Float[Tensor, "vector d_model"]] | None = None,
         within: Within | None = None,
     ) -> Iterator[tuple[slice, Float[Tensor, "vector row read vocab"]]]:
         """Logits of a group of rows, a slice of the vectors at a time.
@@ -177,6 +178,9 @@ class StackedRuns:
             additions: absolute additions at every position of the hook point, ``[vector, d_model]``; None for
                 the unsteered model, which counts as one vector.
             hook_point: where they are made, one of those the object was made for.
+            also: further additions of the same cells, at hook points that a forward pass comes to later
+                (:func:`contrans_lens.evaluation.resuming.pass_order`): vector ``v`` of every entry is made together
+                with vector ``v`` of ``additions``.
             within: opens a context around the forward pass (steering by interventions).
 
         Yields:
@@ -195,13 +199,15 @@ class StackedRuns:
         most = max(1, self._capacity(longest, self._cut if shares else 0) // len(group))
         step = math.ceil(len(additions) / math.ceil(len(additions) / most))  # slices of about one size
         for start in range(0, len(additions), step):
-            part = additions[start : start + step]
+            where = slice(start, min(start + step, len(additions)))
+            part = additions[where]
+            later = {name: each[where] for name, each in (also or {}).items()}
             if shares:
                 residual = self._residuals.of(group, batch)[self._entries[hook_point]]
-                logits = self._resumed(batch, residual, part, hook_point, reads, self._cut, self._trims)
+                logits = self._resumed(batch, residual, part, hook_point, reads, self._cut, self._trims, later)
             else:
-                logits = self._plain(batch, part, hook_point, reads)
-            yield slice(start, start + len(part)), logits
+                logits = self._plain(batch, part, hook_point, reads, later)
+            yield where, logits
 
     def _capacity(self, index: int, cut: int) -> int:
         """How many rows as long as row ``index`` fit into one forward pass that begins after ``cut`` tokens."""
@@ -276,11 +282,12 @@ class StackedRuns:
         additions: Float[Tensor, "vector d_model"],
         hook_point: str,
         reads: Int[Tensor, "row read"],
+        later: Mapping[str, Tensor] | None = None,
     ) -> Float[Tensor, "vector row read vocab"]:
         """Every row run from its tokens, once per vector."""
         n_vectors, n_rows = len(additions), len(batch)
         stacked = batch.rows(list(range(n_rows)) * n_vectors)
-        with add_rows(self._model, hook_point, additions.repeat_interleave(n_rows, dim=0)):
+        with add_all(self._model, {hook_point: additions, **(later or {})}, n_rows):
             logits = self._forward(stacked, reads.repeat(n_vectors, 1))
         return logits.unflatten(0, (n_vectors, n_rows))
 
@@ -293,6 +300,7 @@ class StackedRuns:
         reads: Int[Tensor, "row read"],
         cut: int,
         trim: bool,
+        later: Mapping[str, Tensor] | None = None,
     ) -> Float[Tensor, "vector row read vocab"]:
         """What follows the hook point for every vector and row, from the residual stream at the entry point.
 
@@ -308,18 +316,22 @@ class StackedRuns:
             n_beginnings = len(beginnings)
             example = torch.tensor([int((of_row == number).nonzero()[0]) for number in range(n_beginnings)])
             cache = PrefixCache(self._model, start, n_vectors * n_beginnings)
-            with self._fanned_out(residual[example, :cut], additions, hook_point):
+            with self._fanned_out(residual[example, :cut], additions, hook_point, later):
                 self._fill(_columns(one, slice(None, cut)), n_vectors * n_beginnings, cache, trim)
             cache.select((torch.arange(n_vectors)[:, None] * n_beginnings + of_row).flatten())
             one, residual, reads = _columns(one, slice(cut, None)), residual[:, cut:], reads - cut
         trim = trim and start < n_layers
-        with self._fanned_out(residual, additions, hook_point):
+        with self._fanned_out(residual, additions, hook_point, later):
             logits = self._forward(one, reads.repeat(n_vectors, 1), trim=trim, cache=cache)
         return logits.unflatten(0, (n_vectors, n_rows))
 
     @contextlib.contextmanager
     def _fanned_out(
-        self, residual: Float[Tensor, "row pos d_model"], additions: Float[Tensor, "vector d_model"], hook_point: str
+        self,
+        residual: Float[Tensor, "row pos d_model"],
+        additions: Float[Tensor, "vector d_model"],
+        hook_point: str,
+        later: Mapping[str, Tensor] | None = None,
     ) -> Iterator[None]:
         """Replace the one row at the entry point by all rows, once per vector, and make the additions."""
         entry = self._entries[hook_point]
@@ -330,11 +342,8 @@ class StackedRuns:
                 return rows.repeat(len(additions), 1, 1)
             return (rows + additions.to(rows.device, rows.dtype)[:, None, None]).flatten(0, 1)
 
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(hooks(self._model, {entry: resume}))
-            if entry != hook_point:
-                per_row = additions.repeat_interleave(len(residual), dim=0)
-                stack.enter_context(add_rows(self._model, hook_point, per_row))
+        made_later = dict(later or {}) if entry == hook_point else {hook_point: additions, **(later or {})}
+        with hooks(self._model, {entry: resume}), add_all(self._model, made_later, len(residual)):
             yield
 
     @torch.no_grad()
@@ -360,7 +369,7 @@ class StackedRuns:
             sliced = True
             return (take(args[0], reads), *args[1:])
 
-        unembed = _unembedding(self._model)
+        unembed = unembedding(self._model)
         with contextlib.ExitStack() as stack:
             if trim and reads.shape[1] < batch.tokens.shape[1]:
                 stack.enter_context(trimmed(last_mlp(self._model), reads))
@@ -370,6 +379,21 @@ class StackedRuns:
         if logits is None:
             raise EvaluationError("the model gave no logits.")
         return logits if sliced else take(logits, reads)
+
+
+@contextlib.contextmanager
+def add_all(model: HookedModel, additions: Mapping[str, Float[Tensor, "_ d_model"]], n_rows: int) -> Iterator[None]:
+    """Make the additions of cells at every position of several hook points.
+
+    Args:
+        model: the model.
+        additions: by hook point, one vector a cell.
+        n_rows: rows of each cell; the batch holds all rows of the first cell, then all of the second, and so on.
+    """
+    with contextlib.ExitStack() as stack:
+        for name, vectors in additions.items():
+            stack.enter_context(add_rows(model, name, vectors.repeat_interleave(n_rows, dim=0)))
+        yield
 
 
 def mean_norms(model: HookedModel, batches: Sequence[TokenBatch], hook_points: Sequence[str]) -> dict[str, float]:
@@ -407,7 +431,7 @@ def _last_of(hook_points: Sequence[str]) -> str | None:
         return None
 
 
-def _unembedding(model: HookedModel) -> nn.Module | None:
+def unembedding(model: HookedModel) -> nn.Module | None:
     """The module that turns the final states into logits; both model classes call it ``unembed``."""
     unembed = getattr(model, "unembed", None)
     return unembed if isinstance(unembed, nn.Module) else None

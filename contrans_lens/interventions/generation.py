@@ -11,6 +11,7 @@ from contrans_lens.interventions.intervention import Intervention
 from contrans_lens.interventions.positions import FromMarker
 from contrans_lens.interventions.steering import steer
 from contrans_lens.models import HookedModel, generate_tokens, tokenize
+from contrans_lens.models.generation import decode_new, until_end
 
 DEFAULT_BATCH_SIZE = 16
 
@@ -92,22 +93,7 @@ def generate(
         if audit:
             changes += [replace(each, row=each.row + start) for each in session.audit.changes]
         for prompt, mask, row in zip(batch.tokens, batch.mask, new.tolist(), strict=True):
-            written = _until_eos(model, row) if stop_at_eos else tuple(row)
+            written = until_end(model, row) if stop_at_eos else tuple(row)
             tokens.append(written)
-            texts.append(_continuation(model, prompt[mask].tolist(), written))
+            texts.append(decode_new(model, prompt[mask].tolist(), written))
     return Generation(tuple(prompts), tuple(texts), tuple(tokens), Audit(tuple(changes)) if audit else None)
-
-
-def _until_eos(model: HookedModel, row: list[int]) -> tuple[int, ...]:
-    """The row up to and with its first EOS: what follows it is filling."""
-    eos = model.tokenizer.eos_token_id
-    return tuple(row[: row.index(eos) + 1]) if eos in row else tuple(row)
-
-
-def _continuation(model: HookedModel, prompt: list[int], new: tuple[int, ...]) -> str:
-    """Text of the new tokens, with the space that some tokenizers drop when a text begins with it."""
-    head = str(model.tokenizer.decode(prompt, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-    whole = str(model.tokenizer.decode([*prompt, *new], skip_special_tokens=True, clean_up_tokenization_spaces=False))
-    if whole.startswith(head):
-        return whole[len(head) :]
-    return str(model.tokenizer.decode(list(new), skip_special_tokens=True, clean_up_tokenization_spaces=False))

@@ -72,6 +72,21 @@ def generate_tokens(
     return tokens[:, batch.tokens.shape[1] :].cpu()
 
 
+def until_end(model: HookedModel, row: list[int]) -> tuple[int, ...]:
+    """The row up to and with its first EOS: what follows it is filling."""
+    eos = model.tokenizer.eos_token_id
+    return tuple(row[: row.index(eos) + 1]) if eos in row else tuple(row)
+
+
+def decode_new(model: HookedModel, prompt: list[int], new: tuple[int, ...]) -> str:
+    """Text of the new tokens, with the space that some tokenizers drop when a text begins with it."""
+    head = str(model.tokenizer.decode(prompt, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    whole = str(model.tokenizer.decode([*prompt, *new], skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    if whole.startswith(head):
+        return whole[len(head) :]
+    return str(model.tokenizer.decode(list(new), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
 def _check(model: HookedModel, batch: TokenBatch, max_new_tokens: int, temperature: float) -> None:
     if max_new_tokens < 1:
         raise ModelError(f"max_new_tokens is {max_new_tokens}; at least 1 was expected.")

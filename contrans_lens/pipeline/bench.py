@@ -16,7 +16,8 @@ from contrans_lens.evaluation import (
     score_vectors,
     solve_strengths,
 )
-from contrans_lens.evaluation.damage import DamageMeter
+from contrans_lens.evaluation.damage import report_damage
+from contrans_lens.evaluation.meter import DamageMeter
 from contrans_lens.evaluation.prompting import prompt_damage
 from contrans_lens.models import HookedModel
 from contrans_lens.pipeline.result import CurvePoint, Row
@@ -121,7 +122,7 @@ class Bench:
         if self.settings.strength is not None:
             return [self.settings.strength] * len(units)
         texts = self.neutral[:_SWEEP_TEXTS] if rough else self.neutral
-        meter = DamageMeter(self.model, texts, hook_point, max_tokens=self.settings.max_neutral_tokens)
+        meter = DamageMeter(self.model, texts, hook_point, max_tokens=self.settings.max_neutral_tokens, details=False)
         tried: list[tuple[Tensor, Tensor]] = []
         strengths = torch.full((len(units),), near, dtype=torch.float64)
         for _ in range(_MATCH_STEPS):
@@ -221,7 +222,7 @@ class Bench:
         """The target as it is; its effect is zero by definition."""
         both = Scores(self.unsteered[None], self.unsteered[None])
         meter = self._meter(None)
-        [report] = meter.report(meter.totals(None))
+        [report] = report_damage(meter, meter.totals(None))
         return replace(self.scored_row("unsteered", both), kl=report.kl, perplexity=report.perplexity)
 
     def prompt_row(self, cue: PromptCue) -> Row:

@@ -14,12 +14,12 @@ from torch import Tensor
 from contrans_lens.concepts import ConceptVectors
 from contrans_lens.evaluation import ratio_ci
 from contrans_lens.models import HookedModel, open_model
+from contrans_lens.models.naming import Model, described, model_name
 from contrans_lens.pipeline.bench import Bench, Scores
 from contrans_lens.pipeline.choice import Choice, choose, choose_by_evidence
 from contrans_lens.pipeline.controls import control_rows
 from contrans_lens.pipeline.corpus import build_corpus
 from contrans_lens.pipeline.directions import random_units, unit
-from contrans_lens.pipeline.naming import Model, described, model_name
 from contrans_lens.pipeline.reading import (
     ConceptReading,
     PairReading,

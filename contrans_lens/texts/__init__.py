@@ -1,11 +1,26 @@
-"""Texts: contrast sets, splits, readers, templates, chat templates, generic corpora, built-in concepts."""
+"""Texts: contrast sets, choice items, benchmarks, splits, readers, templates, chats, corpora, built-in concepts."""
 
+from contrans_lens.texts.bbq import BBQ, BBQBias, BBQRoles, bbq_bias, read_bbq
+from contrans_lens.texts.benchmarks import QUESTION_TEMPLATE, Benchmark, Problem
 from contrans_lens.texts.chats import chat_template, without_bos
+from contrans_lens.texts.choices import (
+    LETTERED_TEMPLATE,
+    ChoiceItem,
+    choice_items_from_pairs,
+    lettered,
+    pairs_from_choice_items,
+    read_choice_items,
+    shuffled,
+    with_examples,
+    with_prefix,
+    word_items,
+)
 from contrans_lens.texts.contrast_sets import ContrastSet, ContrastSplits
 from contrans_lens.texts.cuts import cut_before, cut_texts
 from contrans_lens.texts.generic import generic_texts
 from contrans_lens.texts.items import EvaluationItem, PromptCue
 from contrans_lens.texts.library import builtin_concepts, load_concept
+from contrans_lens.texts.mmlu import read_mmlu
 from contrans_lens.texts.readers import (
     Columns,
     contrast_set_from_dataset,
@@ -15,29 +30,56 @@ from contrans_lens.texts.readers import (
     texts_from_dataset,
 )
 from contrans_lens.texts.repe import EMOTIONS, read_repe_emotions
+from contrans_lens.texts.stereoset import StereoSetScores, read_stereoset, stereoset_scores, stereotype_pairs
 from contrans_lens.texts.templates import EMOTION_TEMPLATE, Template, contrast_from_templates
+from contrans_lens.texts.truthfulqa import TRUTHFULQA_TEMPLATE, read_truthfulqa
 
 __all__ = [
+    "BBQ",
     "EMOTIONS",
     "EMOTION_TEMPLATE",
+    "LETTERED_TEMPLATE",
+    "QUESTION_TEMPLATE",
+    "TRUTHFULQA_TEMPLATE",
+    "BBQBias",
+    "BBQRoles",
+    "Benchmark",
+    "ChoiceItem",
     "Columns",
     "ContrastSet",
     "ContrastSplits",
     "EvaluationItem",
+    "Problem",
     "PromptCue",
+    "StereoSetScores",
     "Template",
+    "bbq_bias",
     "builtin_concepts",
     "chat_template",
+    "choice_items_from_pairs",
     "contrast_from_templates",
     "contrast_set_from_dataset",
     "contrast_set_from_rows",
     "cut_before",
     "cut_texts",
     "generic_texts",
+    "lettered",
     "load_concept",
+    "pairs_from_choice_items",
+    "read_bbq",
+    "read_choice_items",
     "read_contrast_set",
+    "read_mmlu",
     "read_repe_emotions",
+    "read_stereoset",
     "read_texts",
+    "read_truthfulqa",
+    "shuffled",
+    "stereoset_scores",
+    "stereotype_pairs",
     "texts_from_dataset",
+    "with_examples",
+    "with_prefix",
     "without_bos",
+    "word_items",
 ]

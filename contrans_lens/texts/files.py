@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def jsonl_rows(path: Path) -> list[Any]:
 def csv_rows(path: Path) -> list[dict[str, Any]]:
     """Rows by the names in the header line; empty cells count as absent."""
     try:
-        reader = csv.DictReader(read_file(path).splitlines(keepends=True), strict=True)
+        reader = csv.DictReader(io.StringIO(read_file(path), newline=""), strict=True)
         return [{key: value for key, value in row.items() if key is not None and value} for row in reader]
     except csv.Error as error:
         raise TextError(f"{path} is not readable as csv: {error}.") from error

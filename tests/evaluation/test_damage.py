@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from contrans_lens.errors import EvaluationError, TextError
-from contrans_lens.evaluation import damage, damage_vectors, prompt_damage
+from contrans_lens.evaluation import damage, damage_vectors, meter, prompt_damage
 from contrans_lens.interventions import Intervention
 from contrans_lens.models import logits, tokenize
 from tests.tiny_models import D_MODEL, KINDS, N_CTX, TEXTS, hf_tiny, open_tiny
@@ -104,7 +104,7 @@ def test_nothing_done_is_no_damage():
 def test_unsteered_log_probabilities_need_not_be_kept(monkeypatch):
     model = open_tiny("gpt2", "bridge")
     expected = damage_vectors(model, TEXTS, HOOK_POINT, additions(3))
-    monkeypatch.setitem(damage_vectors.__globals__, "_KEPT_VALUES", 0)
+    monkeypatch.setattr(meter, "_KEPT_VALUES", 0)
     assert damage_vectors(model, TEXTS, HOOK_POINT, additions(3)) == expected
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from contrans_lens.errors import EvaluationError
 from contrans_lens.evaluation import damage_vectors, solve_strength, solve_strengths
-from contrans_lens.evaluation.strength import _Search
+from contrans_lens.evaluation.budget_search import BudgetSearch
 from tests.tiny_models import D_MODEL, TEXTS, hf_tiny, open_tiny
 
 HOOK_POINT = "blocks.1.hook_resid_post"
@@ -24,7 +24,7 @@ def raised_tokens():
 
 def search(curve, target=0.1, first=0.01, largest=100.0, checks=3):
     """Run one search on a known curve."""
-    state = _Search(target, 0.02, first, largest, checks)
+    state = BudgetSearch(target, 0.02, first, largest, checks)
     for _ in range(60):
         asked = state.ask()
         if not asked:

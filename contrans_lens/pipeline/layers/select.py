@@ -8,12 +8,12 @@ from typing import Any
 
 from contrans_lens.ledger import Ledger
 from contrans_lens.models import open_model
+from contrans_lens.models.naming import Model, described, model_name
 from contrans_lens.pipeline.corpus import build_corpus
 from contrans_lens.pipeline.layers.evidence import state_evidence
 from contrans_lens.pipeline.layers.response import own_response, response_prompts
 from contrans_lens.pipeline.layers.selection import LayerChoice, Responding, Selection, TestScores
 from contrans_lens.pipeline.layers.settings import LayerSettings
-from contrans_lens.pipeline.naming import Model, described, model_name
 from contrans_lens.pipeline.reading import (
     PairReading,
     fit_pair,

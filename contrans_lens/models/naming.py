@@ -1,9 +1,10 @@
-"""How models are given to the pipeline, and how results name them."""
+"""How models are given, and how results name them."""
 
 from pathlib import Path
 from typing import Any
 
-from contrans_lens.models import Fingerprint, HookedModel
+from contrans_lens.models.fingerprint import Fingerprint
+from contrans_lens.models.protocol import HookedModel
 
 Model = str | Path | HookedModel
 """A hub name, a local folder, or a live model."""
