@@ -91,6 +91,10 @@ class Lexicon:
         found = self.hits(texts).double()
         return (found[:, 0] - found[:, 1]) / found.sum(1).clamp_min(1.0)
 
+    def __call__(self, prompts: Sequence[str], texts: Sequence[str]) -> list[float]:
+        """:meth:`score` as a judge of generations, which does not look at the prompts."""
+        return [float(each) for each in self.score(texts)]
+
     def _count(self, text: str) -> tuple[int, int]:
         text = self._plain(text.translate(_APOSTROPHES))
         end = len(text)
@@ -233,6 +237,11 @@ def _builtin(name: str) -> Lexicon:
     """Read a shipped lexicon, once: its compiled pattern is kept with it."""
     with resources.as_file(_folder() / f"{name}.json") as path:
         return _read(path)
+
+
+def refusal_judge(prompts: Sequence[str], texts: Sequence[str]) -> list[float]:
+    """:func:`refusal` as a judge of generations, which does not look at the prompts."""
+    return [float(each) for each in refusal(texts)]
 
 
 def _folder() -> Any:

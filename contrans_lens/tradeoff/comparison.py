@@ -1,0 +1,343 @@
+"""Several vectors or methods on one model, at equal damage: what each does to each behaviour, item by item.
+
+A method is a direction (a cell), a family of control draws (several cells), or words put before the prompt. Directions
+are written with both signs at the strength that uses up the budget on neutral text, the smaller of the two signs', so
+that neither costs more. What is compared is the antisymmetric effect, paired by item::
+
+    effect = value(+) - value(-)            what either sign does alike cancels
+    difference = effect - effect of the reference
+
+Words have no strength: they are shown at the damage that they do, and ``budget`` may name them, so that vectors are
+compared at the damage of the words.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from contrans_lens.errors import TradeoffError
+from contrans_lens.evaluation import (
+    Cell,
+    Interval,
+    SolvedStrength,
+    bootstrap_draws_ci,
+    prompt_damage,
+    scaled,
+    solve_directions,
+)
+from contrans_lens.evaluation.behaviours import Behaviour, Measurement, NeutralText
+from contrans_lens.evaluation.budget_search import DamageMeasure
+from contrans_lens.models import HookedModel, fingerprint
+from contrans_lens.models.naming import described, model_name
+from contrans_lens.texts import PromptCue
+from contrans_lens.tradeoff.comparison_result import Comparison, ComparisonRow, DamageRow
+
+Method = Cell | Sequence[Cell] | PromptCue
+"""A direction, a family of control draws, or words."""
+Say = Callable[[str], None]
+
+UNSTEERED_ROW = "unsteered"
+_LARGEST_EXPONENT = 700.0
+
+
+def compare(
+    model: HookedModel,
+    methods: Mapping[str, Method],
+    behaviours: Sequence[Behaviour],
+    neutral: NeutralText,
+    *,
+    budget: float | str | None,
+    measure: DamageMeasure = "kl",
+    reference: str | None = None,
+    max_strength: float | None = None,
+    tolerance: float = 0.02,
+    level: float = 0.95,
+    seed: int = 0,
+    token_budget: int | None = None,
+    say: Say = lambda step: None,
+) -> Comparison:
+    """Measure methods at equal damage on neutral text.
+
+    Args:
+        model: the model that is steered.
+        methods: by name; native, transplanted, mean difference, principal component, probe, random draws, words, ...
+        behaviours: what is measured.
+        neutral: texts on which damage is measured and strengths are solved.
+        budget: damage allowed: nats of KL a token, or a perplexity ratio above 1; the name of a method of words, whose
+            KL is then the budget; None: every direction at the strength it was given with.
+        measure: what a number given as ``budget`` is in.
+        reference: the method that the others are compared with; None: the first direction.
+        max_strength: largest multiple of a direction that is tried.
+        tolerance: relative, of solved strengths.
+        level: coverage of intervals.
+        seed: of the bootstraps.
+        token_budget: most tokens in one forward pass.
+        say: told about each step.
+
+    Raises:
+        TradeoffError: no methods or behaviours, a family of one draw, or a reference or budget that names no such method.
+        EvaluationError: a budget that is no damage, a direction that does nothing, or logits that are not finite.
+        FingerprintMismatchError: a direction was made for another model.
+        HookPointError: the model has no such hook point.
+    """
+    sides = _Sides.of(methods, behaviours, reference)
+    words = {name: _word_damage(model, neutral, name, cue) for name, cue in sides.cues.items()}
+    if isinstance(budget, str):
+        if budget not in words:
+            raise TradeoffError(f"the budget names {budget!r}; of words there are {', '.join(words) or 'none'}.")
+        budget, measure = words[budget].kl, "kl"
+    strengths: list[SolvedStrength | None] = [None] * len(sides.cells)
+    if budget is not None:
+        say(f"solving {len(sides.cells)} strengths for a {measure} of {budget:.4g}")
+        strengths = _solve(model, neutral, sides.cells, budget, measure, max_strength, tolerance, token_budget)
+    signed: list[Cell] = [()]
+    for cell, solved in zip(sides.cells, strengths, strict=True):
+        multiple = 1.0 if solved is None else solved.strength
+        signed += [scaled(cell, multiple), scaled(cell, -multiple)]
+    measured: dict[str, Measurement] = {}
+    worded: dict[tuple[str, str], Measurement] = {}
+    for behaviour in behaviours:
+        say(f"measuring {behaviour.name}")
+        measured[behaviour.name] = behaviour.measure(model, signed, token_budget=token_budget)
+        for name, cue in sides.cues.items():
+            both = [
+                behaviour.with_prefix(prefix).measure(model, [()], token_budget=token_budget)
+                for prefix in (cue.positive, cue.negative)
+            ]
+            worded[name, behaviour.name] = _joined(both)
+    say("measuring damage")
+    damage = neutral.measure(model, signed, token_budget=token_budget)
+    damages = [_damage_row(UNSTEERED_ROW, damage, [0], level, seed)]
+    for name, numbers in sides.numbers.items():
+        cells = [1 + 2 * number + sign for number in numbers for sign in (0, 1)]
+        damages.append(_damage_row(name, damage, cells, level, seed))
+    damages += list(words.values())
+    rows = _Rows(sides, measured, worded, strengths, level, seed)
+    return Comparison(
+        model=described(fingerprint(model), model_name(model)),
+        budget=budget,
+        measure=measure,
+        reference=sides.reference,
+        rows=tuple(rows.all()),
+        damages=tuple(damages),
+        values={behaviour: _named(found, sides) for behaviour, found in measured.items()},
+        level=level,
+        seed=seed,
+    )
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """Methods sorted: directions and draws as numbered cells, words apart."""
+
+    cells: list[Cell]
+    numbers: dict[str, list[int]]
+    """Cells of each method that has cells."""
+    cues: dict[str, PromptCue]
+    reference: str
+
+    @classmethod
+    def of(cls, methods: Mapping[str, Method], behaviours: Sequence[Behaviour], reference: str | None) -> "_Sides":
+        if not methods or not behaviours:
+            raise TradeoffError("a comparison needs at least one method and one behaviour.")
+        if UNSTEERED_ROW in methods:
+            raise TradeoffError(f"the name {UNSTEERED_ROW!r} is that of the unsteered model; choose another.")
+        cells: list[Cell] = []
+        numbers: dict[str, list[int]] = {}
+        cues: dict[str, PromptCue] = {}
+        for name, method in methods.items():
+            if isinstance(method, PromptCue):
+                cues[name] = method
+                continue
+            draws = _draws(name, method)
+            numbers[name] = list(range(len(cells), len(cells) + len(draws)))
+            cells += draws
+        single = [name for name, each in numbers.items() if len(each) == 1]
+        chosen = reference if reference is not None else next(iter(single), None)
+        if chosen is None or chosen not in single:
+            raise TradeoffError(
+                f"the reference is {chosen!r}; one of the single directions was expected "
+                f"({', '.join(single) or 'there are none'})."
+            )
+        return cls(cells, numbers, cues, chosen)
+
+
+class _Rows:
+    """Rows of every method and column, from the per-item values."""
+
+    def __init__(
+        self,
+        sides: _Sides,
+        measured: Mapping[str, Measurement],
+        worded: Mapping[tuple[str, str], Measurement],
+        strengths: Sequence[SolvedStrength | None],
+        level: float,
+        seed: int,
+    ) -> None:
+        self._sides, self._measured, self._worded = sides, measured, worded
+        self._strengths, self._level, self._seed = strengths, level, seed
+
+    def all(self) -> list[ComparisonRow]:
+        """Unsteered, then every method, for each column of each behaviour."""
+        rows = []
+        for behaviour, found in self._measured.items():
+            for column in found.columns:
+                [place] = self._sides.numbers[self._sides.reference]
+                known = self._effect(found, column, [place])[0]
+                rows.append(self._unsteered(found, column, known))
+                rows += [self._row(name, found, column, known) for name in self._sides.numbers]
+                rows += [
+                    self._word_row(name, self._worded[name, behaviour], column, known)
+                    for name in self._sides.cues
+                    if column in self._worded[name, behaviour].columns
+                ]
+        return rows
+
+    def _unsteered(self, found: Measurement, column: str, known: Float[Tensor, " item"]) -> ComparisonRow:
+        value = found.column(column)[0]
+        nothing = torch.zeros_like(value)
+        return self._made(UNSTEERED_ROW, found, column, value[None], value[None], nothing[None] - known)
+
+    def _row(self, name: str, found: Measurement, column: str, known: Float[Tensor, " item"]) -> ComparisonRow:
+        numbers = self._sides.numbers[name]
+        values = found.column(column)
+        plus, minus = (values[[1 + 2 * number + sign for number in numbers]] for sign in (0, 1))
+        apart = None if name == self._sides.reference else plus - minus - known
+        row = self._made(name, found, column, plus, minus, apart)
+        solved = [each for number in numbers if (each := self._strengths[number]) is not None]
+        if solved:
+            mean = sum(each.strength for each in solved) / len(solved)
+            row = replace(row, strength=mean, reached=all(each.reached for each in solved))
+        if len(numbers) > 1:
+            effects = (plus - minus).mean(1)
+            beyond = int((effects >= known.mean()).sum())
+            row = replace(row, draws=tuple(effects.tolist()), p_value=(1 + beyond) / (1 + len(numbers)))
+        return row
+
+    def _word_row(self, name: str, found: Measurement, column: str, known: Float[Tensor, " item"]) -> ComparisonRow:
+        plus, minus = found.column(column)[:1], found.column(column)[1:]
+        return self._made(name, found, column, plus, minus, plus - minus - known)
+
+    def _effect(self, found: Measurement, column: str, numbers: Sequence[int]) -> Float[Tensor, "draw item"]:
+        values = found.column(column)
+        return values[[1 + 2 * number for number in numbers]] - values[[2 + 2 * number for number in numbers]]
+
+    def _made(
+        self,
+        name: str,
+        found: Measurement,
+        column: str,
+        plus: Float[Tensor, "draw item"],
+        minus: Float[Tensor, "draw item"],
+        apart: Float[Tensor, "draw item"] | None,
+    ) -> ComparisonRow:
+        return ComparisonRow(
+            method=name,
+            n_draws=len(plus),
+            behaviour=found.behaviour,
+            column=column,
+            is_primary=column == found.primary,
+            plus=self._interval(found, plus),
+            minus=self._interval(found, minus),
+            effect=self._interval(found, plus - minus),
+            difference=None if apart is None else self._interval(found, apart),
+        )
+
+    def _interval(self, found: Measurement, values: Float[Tensor, "draw item"]) -> Interval:
+        """Over items, and over draws where there are several."""
+        if len(values) > 1:
+            return bootstrap_draws_ci(values, found.groups, level=self._level, seed=self._seed)
+        one = Measurement(found.behaviour, {found.primary: values}, found.primary, found.groups, found.weights)
+        return one.intervals(level=self._level, seed=self._seed)[0]
+
+
+def _draws(name: str, method: Cell | Sequence[Cell]) -> list[Cell]:
+    """The cells of a method: one, or the draws of a family."""
+    if isinstance(method, tuple) and not any(isinstance(each, tuple) for each in method):
+        return [method]
+    draws = [cell for cell in method if isinstance(cell, tuple)]
+    if len(draws) < 2:
+        raise TradeoffError(f"the family {name!r} has {len(draws)} draws; give two or more, twenty are advised.")
+    return draws
+
+
+def _solve(
+    model: HookedModel,
+    neutral: NeutralText,
+    cells: Sequence[Cell],
+    budget: float,
+    measure: DamageMeasure,
+    max_strength: float | None,
+    tolerance: float,
+    token_budget: int | None,
+) -> list[SolvedStrength | None]:
+    """For every direction the smaller strength of its two signs."""
+    solved = solve_directions(
+        model,
+        neutral.texts,
+        [*cells, *(scaled(cell, -1.0) for cell in cells)],
+        budget=budget,
+        measure=measure,
+        tolerance=tolerance,
+        max_strength=max_strength,
+        max_tokens=neutral.max_tokens,
+        token_budget=token_budget,
+    )
+    pairs = zip(solved[: len(cells)], solved[len(cells) :], strict=True)
+    return [min(pair, key=lambda each: each.strength) for pair in pairs]
+
+
+def _joined(both: Sequence[Measurement]) -> Measurement:
+    """Two measurements of one cell each as one of two cells."""
+    first = both[0]
+    columns = {name: torch.cat([each.columns[name] for each in both]) for name in first.columns}
+    return replace(first, columns=columns, whole={})
+
+
+def _word_damage(model: HookedModel, neutral: NeutralText, name: str, cue: PromptCue) -> DamageRow:
+    costs = [
+        prompt_damage(model, neutral.texts, prefix, max_tokens=neutral.max_tokens)
+        for prefix in (cue.positive, cue.negative)
+    ]
+    return DamageRow(
+        method=name,
+        kl=sum(each.kl for each in costs) / 2,
+        perplexity=math.sqrt(costs[0].perplexity * costs[1].perplexity),
+    )
+
+
+def _damage_row(name: str, found: Measurement, cells: Sequence[int], level: float, seed: int) -> DamageRow:
+    """Damage of a method, mean over its signs and draws; perplexity is the exponential of the mean."""
+    if found.weights is None:
+        raise TradeoffError("damage is a mean over tokens; the neutral measurement has no token counts.")
+    mean = Measurement(
+        found.behaviour,
+        {column: values[list(cells)].mean(0, keepdim=True) for column, values in found.columns.items()},
+        found.primary,
+        found.groups,
+        found.weights,
+    )
+    interval = {column: mean.intervals(column, level=level, seed=seed)[0] for column in mean.columns}
+    return DamageRow(
+        method=name,
+        kl=interval["kl"].value,
+        kl_ci=(interval["kl"].low, interval["kl"].high),
+        kl_p95=float(found.whole["kl_p95"][list(cells)].mean()),
+        tv=interval["tv"].value,
+        tv_ci=(interval["tv"].low, interval["tv"].high),
+        tv_p95=float(found.whole["tv_p95"][list(cells)].mean()),
+        top_changed=interval["top_changed"].value,
+        perplexity=math.exp(min(interval["nll"].value, _LARGEST_EXPONENT)),
+    )
+
+
+def _named(found: Measurement, sides: _Sides) -> dict[str, Measurement]:
+    """Per-item values by method: cells + and - of each draw in turn."""
+    named = {UNSTEERED_ROW: found.of([0])}
+    for name, numbers in sides.numbers.items():
+        named[name] = found.of([1 + 2 * number + sign for number in numbers for sign in (0, 1)])
+    return named
