@@ -1,4 +1,5 @@
 import filecmp
+import itertools
 import os
 import signal
 import subprocess
@@ -206,9 +207,9 @@ def test_the_grid_is_symmetric_holds_zero_and_is_dense_near_it():
     assert grid[4] == 0
     assert list(grid) == [-each for each in reversed(grid)]
     assert grid[-1] == 2.0
-    gaps = [b - a for a, b in zip(grid[4:], grid[5:], strict=False)]
+    gaps = [b - a for a, b in itertools.pairwise(grid[4:])]
     assert gaps == sorted(gaps)
-    with pytest.raises(TradeoffError, match="makes no grid|is none"):
+    with pytest.raises(TradeoffError, match="is none"):
         strength_grid(0.0)
 
 
@@ -247,7 +248,7 @@ def test_plans_that_cannot_be_swept_are_refused(arguments, message):
 def test_bad_input_on_the_model_is_named(model):
     strengths = (-1.0, 0.0, 1.0)
     long = (PairedAnswers((PAIRS[0], type(PAIRS[0])("No! " * 200, " happy", " sad")), "mood"),)
-    with pytest.raises(EvaluationError, match="item 1 .*context is 128"):
+    with pytest.raises(EvaluationError, match=r"item 1 .*context is 128"):
         sweep(model, SweepPlan(GOOD, long, strengths))
     huge = {"v": direction(SECOND, torch.ones(D_MODEL), residual_norm=3e38)}
     with pytest.raises(EvaluationError, match="NaN or infinity"):

@@ -159,9 +159,7 @@ def test_behaviours_of_nothing_are_refused(make, error, message):
         make()
 
 
-@pytest.mark.parametrize(
-    "behaviour", [PairedAnswers((EvaluationItem("No! " * N_CTX, " yes", " no"),)), Choices(CHOICES)]
-)
+@pytest.mark.parametrize("behaviour", [PairedAnswers(ITEMS), Choices(CHOICES)])
 def test_prompts_that_exceed_the_context_are_named(behaviour):
     with pytest.raises(EvaluationError, match="context is 128"):
         behaviour.with_prefix("No! " * N_CTX).measure(open_tiny("gpt2", "bridge"), [()])
@@ -169,4 +167,6 @@ def test_prompts_that_exceed_the_context_are_named(behaviour):
 
 def test_neutral_logits_that_are_not_finite_are_named():
     with pytest.raises(EvaluationError, match="under cell 1 hold NaN"):
-        NeutralText(TEXTS).measure(open_tiny("gpt2", "bridge"), [(), add(0, 3e37)])
+        NeutralText(TEXTS).measure(
+            open_tiny("gpt2", "bridge"), [(), (Intervention(POST, torch.full((D_MODEL,), 3e38), unit="absolute"),)]
+        )
