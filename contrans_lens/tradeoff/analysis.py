@@ -268,7 +268,10 @@ def _alignment_mechanism(result: SweepResult, name: str, behaviour: str, common:
     if behaviour + SHIFT not in result.plan["behaviours"]:
         return None
     delta, gap = (result.curve(name, behaviour + SHIFT, column) for column in ("delta", "gap"))
-    return alignment_mechanism(delta, gap, result.measurement(name, behaviour + SHIFT).column("p0")[0], **common)
+    unsteered = result.measurement(name, behaviour + SHIFT).column("p0")[0]
+    found = result.measurement(name, behaviour)
+    expectation = result.curve(name, behaviour, "expectation") if "expectation" in found.columns else None
+    return alignment_mechanism(delta, gap, unsteered, behaviour=expectation, **common)
 
 
 def _cost_mechanism(result: SweepResult, name: str, behaviour: str, common: dict[str, Any]) -> Mechanism | None:
@@ -278,7 +281,8 @@ def _cost_mechanism(result: SweepResult, name: str, behaviour: str, common: dict
     suffix = "_full" if result.measurement(name, behaviour).primary == "p_mean" else ""
     mu, sigma = (result.curve(name, behaviour + SHIFT, column + suffix) for column in ("mu", "sigma"))
     unsteered = result.measurement(name, behaviour + SHIFT).column(f"p0{suffix}")[0]
-    return helpfulness_mechanism(mu, sigma, unsteered, **common)
+    measured = result.curve(name, behaviour)
+    return helpfulness_mechanism(mu, sigma, unsteered, helpfulness=measured, **common)
 
 
 def _family(

@@ -79,7 +79,7 @@ def compare(
         say: told about each step.
 
     Raises:
-        TradeoffError: no methods or behaviours, a family of one draw, or a reference or budget that names no such method.
+        TradeoffError: no methods or behaviours, a family of one draw, or a reference or budget that names no method.
         EvaluationError: a budget that is no damage, a direction that does nothing, or logits that are not finite.
         FingerprintMismatchError: a direction was made for another model.
         HookPointError: the model has no such hook point.

@@ -74,6 +74,7 @@ class Fit:
 
         Raises:
             TradeoffError: the fit was made without resamples.
+            EvaluationError: a level that is none.
         """
         if self.inner_draws is None:
             raise TradeoffError(f"the fit {self.name!r} has no resamples, so no band; fit with n_resamples.")

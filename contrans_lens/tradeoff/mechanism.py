@@ -16,7 +16,7 @@ and bounds B with its least value; here each item has its own gap and the predic
 differs, so l and k are means of each item's own.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -43,6 +43,9 @@ class Mechanism:
     and ``k_law`` (the curvature with mu = 0)."""
     linearity: dict[str, float]
     """R^2 of each straight line through zero, over all items: how linear the quantity is in the window."""
+    measured: dict[str, Estimate] = field(default_factory=dict)
+    """The same constants measured on the behaviour itself in the same window, without any law: ``slope0`` (straight
+    line), ``l`` and ``k`` (parabola)."""
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON values."""
@@ -50,6 +53,7 @@ class Mechanism:
             "window": self.window,
             "constants": {name: each.to_dict() for name, each in self.constants.items()},
             "linearity": self.linearity,
+            "measured": {name: each.to_dict() for name, each in self.measured.items()},
         }
 
 
@@ -58,6 +62,7 @@ def alignment_mechanism(
     gap: Curve,
     p0: Float[Tensor, " item"],
     *,
+    behaviour: Curve | None = None,
     window: float | None = None,
     n_resamples: int = 2000,
     seed: int = 0,
@@ -69,6 +74,7 @@ def alignment_mechanism(
         delta: ``||delta||`` over strengths, item by item.
         gap: change of the log-odds of good over bad answers, nats.
         p0: unsteered probability of the good answers among the offered ones, item by item.
+        behaviour: the behaviour itself on the same items, to measure its slope in the window.
         window: largest ``|r|`` used; None: :data:`NEAR` of the grid.
         n_resamples: resamples behind the intervals.
         seed: their seed.
@@ -89,7 +95,8 @@ def alignment_mechanism(
         "slope0": _estimated(means[:, 2], delta, level),
     }
     linearity = {"delta": _linearity(delta, near, absolute=True), "gap": _linearity(gap, near)}
-    return Mechanism(near, constants, linearity)
+    measured = {} if behaviour is None else _terms(behaviour, near, {"slope0": 1}, 1, n_resamples, seed, level)
+    return Mechanism(near, constants, linearity, measured)
 
 
 def helpfulness_mechanism(
@@ -97,6 +104,7 @@ def helpfulness_mechanism(
     sigma: Curve,
     p0: Float[Tensor, " item"],
     *,
+    helpfulness: Curve | None = None,
     window: float | None = None,
     n_resamples: int = 2000,
     seed: int = 0,
@@ -108,6 +116,7 @@ def helpfulness_mechanism(
         mu: mean change of wrong answers against the right ones over strengths, nats, item by item.
         sigma: its spread over wrong answers, nats.
         p0: the unsteered probability of the right answers, item by item.
+        helpfulness: helpfulness itself on the same items, to measure its terms in the window.
         window: largest ``|r|`` used; None: :data:`NEAR` of the grid.
         n_resamples: resamples behind the intervals.
         seed: their seed.
@@ -127,7 +136,22 @@ def helpfulness_mechanism(
     means = _means(list(columns.values()), mu, n_resamples, seed)
     constants = {name: _estimated(means[:, place], mu, level) for place, name in enumerate(columns)}
     linearity = {"mu": _linearity(mu, near), "sigma": _linearity(sigma, near, absolute=True)}
-    return Mechanism(near, constants, linearity)
+    measured = {} if helpfulness is None else _terms(helpfulness, near, {"l": 1, "k": 2}, 2, n_resamples, seed, level)
+    return Mechanism(near, constants, linearity, measured)
+
+
+def _terms(
+    curve: Curve, window: float, wanted: dict[str, int], degree: int, n_resamples: int, seed: int, level: float
+) -> dict[str, Estimate]:
+    """Coefficients of a polynomial fitted in the window (the quadratic one with its sign turned), by name and power."""
+    strengths, values = _inside(curve, window, absolute=False)
+    powers = torch.stack(
+        [-(strengths**power) if power == 2 else strengths**power for power in range(degree + 1)], dim=1
+    )
+    coefficients = torch.linalg.pinv(powers) @ values
+    columns = [coefficients[power] for power in wanted.values()]
+    means = _means(columns, curve, n_resamples, seed)
+    return {name: _estimated(means[:, place], curve, level) for place, name in enumerate(wanted)}
 
 
 def _near(curve: Curve, window: float | None) -> float:

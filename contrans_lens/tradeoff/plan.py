@@ -121,10 +121,12 @@ class SweepPlan:
         return {each.name: _digest(json.dumps(each.to_dict(), sort_keys=True).encode()) for each in self.behaviours}
 
     def units(self) -> Iterator[Unit]:
-        """The units, first all of the first behaviour."""
+        """The units, first all of the first behaviour. Logit shifts are not measured under control draws."""
         step = self.strengths_per_unit or len(self.strengths)
         for behaviour in self.behaviours:
             for direction in self.directions:
+                if family_of(direction) is not None and behaviour.name.endswith(SHIFT):
+                    continue
                 for start in range(0, len(self.strengths), step):
                     yield Unit(direction, behaviour.name, self.strengths[start : start + step])
 

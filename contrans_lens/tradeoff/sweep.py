@@ -78,10 +78,11 @@ def sweep(
     for behaviour in plan.behaviours:
         for direction in plan.directions:
             mine = [unit for unit in units if (unit.direction, unit.behaviour) == (direction, behaviour.name)]
-            parts = [found[unit] for unit in mine]
-            measured[direction, behaviour.name] = from_tensors(
-                parts, behaviour.name, behaviour.primary, behaviour.groups
-            )
+            if mine:
+                parts = [found[unit] for unit in mine]
+                measured[direction, behaviour.name] = from_tensors(
+                    parts, behaviour.name, behaviour.primary, behaviour.groups
+                )
     return SweepResult({**identity, "name": name or model_name(model)}, plan.described(), measured)
 
 

@@ -35,9 +35,9 @@ def test_intervals_cover_the_truth_in_nine_of_ten_runs(shared):
 
 def test_a_flat_helpfulness_seldom_shows_a_cost():
     strengths = grid(3, 17)
-    detected = 0
-    for seed in range(RUNS):
+    detected, runs = 0, 100
+    for seed in range(runs):
         curve = helpfulness_curve(strengths, 0 * strengths + 0.44, 100, seed, 0.5)
         fit = quick_fits(Curve(strengths, 2 * curve.values - 1), curve, RESAMPLES, seed)[1]
         detected += not fit.no_cost_detected
-    assert detected <= 0.1 * RUNS  # 5 % of them at the nominal level, half with a curvature below zero
+    assert detected <= 0.1 * runs  # 5 % of them at the nominal level, half with a curvature below zero

@@ -136,7 +136,8 @@ def test_curves_of_means_are_judged_by_a_tolerance_and_say_so():
 
 def test_grids_and_items_that_are_too_small_are_flagged():
     def flags(strengths, n_items=100, groups=None):
-        return _fired(guard_alignment(behaviour_curve(strengths, truth(strengths)[0], n_items, groups=groups)))
+        curve = behaviour_curve(strengths, truth(strengths)[0], n_items, groups=groups)
+        return _fired(guard_alignment(curve)) - {"not_monotone", "u_shaped"}  # their false alarms are counted above
 
     assert flags(R) == set()
     assert flags(R, 29) == {"few_items"}

@@ -70,6 +70,7 @@ def test_alignment_follows_the_law_exactly_and_is_predicted(toy):
     assert mechanism.constants["a"].value == pytest.approx(gain, abs=1e-12)
     assert mechanism.constants["Delta"].value * mechanism.constants["lambda"].value == pytest.approx(gain, abs=1e-12)
     assert mechanism.constants["slope0"].value == pytest.approx(fitted.slope0.value, abs=1e-9)
+    assert mechanism.measured["slope0"].value == pytest.approx(fitted.slope0.value, rel=0.2)  # a line, not a tanh
     assert mechanism.linearity == pytest.approx({"delta": 1.0, "gap": 1.0}, abs=1e-12)
     assert fitted.fits["tanh"].r_squared == pytest.approx(1.0, abs=1e-12)
 
@@ -89,7 +90,10 @@ def test_helpfulness_near_zero_is_the_predicted_parabola(toy):
     curvature = -float(means[4] + means[0] - 2 * means[2]) / (2 * largest**2)
     mu, sigma = (result.curve("v", "h shift", name) for name in ("mu", "sigma"))
     p0 = result.measurement("v", "h shift").column("p0")[0]
-    predicted = helpfulness_mechanism(mu, sigma, p0, window=largest).constants
+    found = helpfulness_mechanism(mu, sigma, p0, helpfulness=result.curve("v", "h"), window=largest)
+    predicted = found.constants
+    assert found.measured["k"].value == pytest.approx(curvature, rel=0.05)
+    assert found.measured["l"].value == pytest.approx(linear, rel=1e-3)
     assert float(p0.mean()) == pytest.approx(float(means[2]), abs=1e-12)
     assert predicted["l"].value == pytest.approx(linear, rel=1e-3)
     assert predicted["k"].value == pytest.approx(curvature, rel=1e-2)

@@ -41,6 +41,12 @@ def test_a_sweep_equals_single_measurements(kind):
         assert torch.allclose(mine, values, atol=2e-4), (name, behaviour, column)
 
 
+def test_logit_shifts_are_left_out_for_control_draws(result):
+    shifts = [name for name in result.plan["behaviours"] if name.endswith("shift")]
+    assert len(shifts) == 2
+    assert all(("one", name) in result.measured and ("random/0", name) not in result.measured for name in shifts)
+
+
 def test_units_of_any_size_give_the_same(model, result):
     whole = sweep(model, small_plan(model, strengths_per_unit=None))
     for key, found in result.measured.items():
