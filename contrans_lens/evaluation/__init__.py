@@ -1,4 +1,7 @@
-"""Evidence from behaviour: scores, damage, strength for a damage budget, controls and intervals."""
+"""Evidence from behaviour: scores, damage, drift, strength for a damage budget, controls and intervals.
+
+Whole behaviours (choices, words, answers, generations, neutral text) are in :mod:`contrans_lens.evaluation.behaviours`.
+"""
 
 from contrans_lens.evaluation.budget_search import SolvedStrength
 from contrans_lens.evaluation.cells import UNSTEERED, Cell, Cells, scaled
@@ -9,6 +12,9 @@ from contrans_lens.evaluation.controls import (
     scale_to_norm,
 )
 from contrans_lens.evaluation.damage import Damage, damage, damage_cells, damage_vectors, report_damage
+from contrans_lens.evaluation.drift import Drift, drift
+from contrans_lens.evaluation.fluency import Fluency, fluency, fluency_columns
+from contrans_lens.evaluation.generating import Written, generate_cells
 from contrans_lens.evaluation.intervals import (
     Interval,
     RatioInterval,
@@ -20,6 +26,7 @@ from contrans_lens.evaluation.intervals import (
     weighted_mean_cis,
     wilson_ci,
 )
+from contrans_lens.evaluation.lexicon import Lexicon, builtin_lexicons, load_lexicon, refusal_judge
 from contrans_lens.evaluation.meter import DamageMeter, DamageTotals
 from contrans_lens.evaluation.prompting import PromptDamage, prompt_damage
 from contrans_lens.evaluation.scores import score_cells, score_items, score_steered, score_vectors
@@ -32,22 +39,33 @@ __all__ = [
     "Damage",
     "DamageMeter",
     "DamageTotals",
+    "Drift",
+    "Fluency",
     "Interval",
+    "Lexicon",
     "PromptDamage",
     "RatioInterval",
     "SolvedStrength",
+    "Written",
     "bootstrap_draws_ci",
     "bootstrap_mean_ci",
     "bootstrap_mean_cis",
+    "builtin_lexicons",
     "covariance_directions",
     "damage",
     "damage_cells",
     "damage_vectors",
+    "drift",
+    "fluency",
+    "fluency_columns",
+    "generate_cells",
+    "load_lexicon",
     "mapped_directions",
     "paired_difference_ci",
     "prompt_damage",
     "random_directions",
     "ratio_ci",
+    "refusal_judge",
     "report_damage",
     "scale_to_norm",
     "scaled",

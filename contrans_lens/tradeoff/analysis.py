@@ -45,8 +45,8 @@ class AnalysisSettings:
     """First and last strength of the alignment fit; None: the whole grid."""
     helpfulness_window: tuple[float, float] | None = None
     """First and last strength of the helpfulness fit; None: the top of the bell."""
-    floor: float = 0.0
-    """What guessing earns in helpfulness."""
+    floor: float | None = None
+    """What guessing earns in helpfulness; None: what the behaviour says of itself (one over the offered choices)."""
     n_resamples: int = 2000
     seed: int = 0
     level: float = 0.95
@@ -183,7 +183,8 @@ class TradeoffResult:
             if each.helpfulness is not None:
                 lines.append(f"  cost: {each.helpfulness.verdict}")
             if each.regime is not None:
-                lines.append(f"  optimum r* = {each.regime.optimum}, break-even {each.regime.break_even}")
+                lines.append(f"  optimum r* = {each.regime.raw_optimum} measured, {each.regime.optimum} by the laws")
+                lines += [f"  beware: {warning}" for warning in each.regime.warnings]
             lines += [f"  flag {flag.name}: {flag.text}" for flag in each.fired]
         for family in self.families.values():
             reached = ", ".join(f"{name} p = {value:.3f}" for name, value in family.p_slope.items())
@@ -249,8 +250,9 @@ def _direction(result: SweepResult, name: str, alignment: str, settings: Analysi
     helpfulness = result.role("helpfulness")
     if helpfulness is not None:
         cost = result.curve(name, helpfulness)
-        helpful = fit_helpfulness(cost, window=settings.helpfulness_window, floor=settings.floor, **common)
-        flags += guard_helpfulness(cost, helpful, floor=settings.floor, seed=settings.seed)
+        floor = result.plan["chance"].get(helpfulness, 0.0) if settings.floor is None else settings.floor
+        helpful = fit_helpfulness(cost, window=settings.helpfulness_window, floor=floor, **common)
+        flags += guard_helpfulness(cost, helpful, floor=floor, seed=settings.seed)
         regime = useful_regime(curve, fit, cost, helpful, weight=settings.weight, epsilon=settings.epsilon)
     return DirectionAnalysis(
         name,

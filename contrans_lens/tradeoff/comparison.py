@@ -4,8 +4,9 @@ A method is a direction (a cell), a family of control draws (several cells), or 
 are written with both signs at the strength that uses up the budget on neutral text, the smaller of the two signs', so
 that neither costs more. What is compared is the antisymmetric effect, paired by item::
 
-    effect = value(+) - value(-)            what either sign does alike cancels
+    effect     = value(+) - value(-)                          what either sign does alike cancels
     difference = effect - effect of the reference
+    change     = (value(+) + value(-)) / 2 - value(unsteered)    what both signs do alike: the cost of helpfulness
 
 Words have no strength: they are shown at the damage that they do, and ``budget`` may name them, so that vectors are
 compared at the damage of the words.
@@ -188,26 +189,24 @@ class _Rows:
             for column in found.columns:
                 [place] = self._sides.numbers[self._sides.reference]
                 known = self._effect(found, column, [place])[0]
-                rows.append(self._unsteered(found, column, known))
-                rows += [self._row(name, found, column, known) for name in self._sides.numbers]
+                base = found.column(column)[0]
+                rows.append(self._made(UNSTEERED_ROW, found, base, column, base[None], base[None], -known[None]))
+                rows += [self._row(name, found, base, column, known) for name in self._sides.numbers]
                 rows += [
-                    self._word_row(name, self._worded[name, behaviour], column, known)
+                    self._word_row(name, self._worded[name, behaviour], base, column, known)
                     for name in self._sides.cues
                     if column in self._worded[name, behaviour].columns
                 ]
         return rows
 
-    def _unsteered(self, found: Measurement, column: str, known: Float[Tensor, " item"]) -> ComparisonRow:
-        value = found.column(column)[0]
-        nothing = torch.zeros_like(value)
-        return self._made(UNSTEERED_ROW, found, column, value[None], value[None], nothing[None] - known)
-
-    def _row(self, name: str, found: Measurement, column: str, known: Float[Tensor, " item"]) -> ComparisonRow:
+    def _row(
+        self, name: str, found: Measurement, base: Float[Tensor, " item"], column: str, known: Float[Tensor, " item"]
+    ) -> ComparisonRow:
         numbers = self._sides.numbers[name]
         values = found.column(column)
         plus, minus = (values[[1 + 2 * number + sign for number in numbers]] for sign in (0, 1))
         apart = None if name == self._sides.reference else plus - minus - known
-        row = self._made(name, found, column, plus, minus, apart)
+        row = self._made(name, found, base, column, plus, minus, apart)
         solved = [each for number in numbers if (each := self._strengths[number]) is not None]
         if solved:
             mean = sum(each.strength for each in solved) / len(solved)
@@ -218,9 +217,11 @@ class _Rows:
             row = replace(row, draws=tuple(effects.tolist()), p_value=(1 + beyond) / (1 + len(numbers)))
         return row
 
-    def _word_row(self, name: str, found: Measurement, column: str, known: Float[Tensor, " item"]) -> ComparisonRow:
+    def _word_row(
+        self, name: str, found: Measurement, base: Float[Tensor, " item"], column: str, known: Float[Tensor, " item"]
+    ) -> ComparisonRow:
         plus, minus = found.column(column)[:1], found.column(column)[1:]
-        return self._made(name, found, column, plus, minus, plus - minus - known)
+        return self._made(name, found, base, column, plus, minus, plus - minus - known)
 
     def _effect(self, found: Measurement, column: str, numbers: Sequence[int]) -> Float[Tensor, "draw item"]:
         values = found.column(column)
@@ -230,6 +231,7 @@ class _Rows:
         self,
         name: str,
         found: Measurement,
+        base: Float[Tensor, " item"],
         column: str,
         plus: Float[Tensor, "draw item"],
         minus: Float[Tensor, "draw item"],
@@ -244,6 +246,7 @@ class _Rows:
             plus=self._interval(found, plus),
             minus=self._interval(found, minus),
             effect=self._interval(found, plus - minus),
+            change=self._interval(found, (plus + minus) / 2 - base),
             difference=None if apart is None else self._interval(found, apart),
         )
 

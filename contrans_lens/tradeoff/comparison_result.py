@@ -38,6 +38,8 @@ class ComparisonRow:
     """With the other."""
     effect: Interval
     """plus - minus, paired by item."""
+    change: Interval
+    """(plus + minus) / 2 - unsteered, paired by item: what both signs do alike."""
     difference: Interval | None
     """effect minus the reference's, paired by item; None for the reference itself."""
     strength: float | None = None
@@ -134,7 +136,7 @@ class Comparison:
             if primary_only and not row.is_primary:
                 continue
             line: dict[str, Any] = {"behaviour": row.behaviour, "column": row.column, "method": row.method}
-            for name in ("plus", "minus", "effect", "difference"):
+            for name in ("plus", "minus", "effect", "change", "difference"):
                 interval = getattr(row, name)
                 if interval is not None:
                     line |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
@@ -195,16 +197,19 @@ class Comparison:
         lines = [f"{self.model['name']}, {at}, compared with {self.reference}"]
         for row in self.rows:
             if row.is_primary:
-                effect = f"{row.effect.value:+.3f} [{row.effect.low:+.3f}, {row.effect.high:+.3f}]"
-                apart = row.difference
-                more = "" if apart is None else f"  difference {apart.value:+.3f} [{apart.low:+.3f}, {apart.high:+.3f}]"
-                p_value = "" if row.p_value is None else f"  p = {row.p_value:.3f}"
+                shown = [f"effect {_told(row.effect)}", f"change {_told(row.change)}"]
+                shown += [] if row.difference is None else [f"difference {_told(row.difference)}"]
+                shown += [] if row.p_value is None else [f"p = {row.p_value:.3f}"]
                 found = self.damage(row.method)
-                cost = f"  KL {found.kl:.4f} ppl {found.perplexity:.2f}"
-                lines.append(f"{row.behaviour:16s} {row.method:16s} {effect}{more}{p_value}{cost}")
+                cost = f"KL {found.kl:.4f}  ppl {found.perplexity:.2f}"
+                lines.append("  ".join([f"{row.behaviour:14s} {row.method:20s}", *shown, cost]))
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         from contrans_lens.reports import comparison_html
 
         return comparison_html(self)
+
+
+def _told(interval: Interval) -> str:
+    return f"{interval.value:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"

@@ -149,6 +149,7 @@ class SweepPlan:
         return {
             "directions": {name: [str(each) for each in cell] for name, cell in self.directions.items()},
             "behaviours": {each.name: each.to_dict().get("kind", "own") for each in self.behaviours},
+            "chance": {each.name: float(getattr(each, "chance", 0.0)) for each in self.behaviours},
             "strengths": list(self.strengths),
             "roles": dict(self.roles),
         }

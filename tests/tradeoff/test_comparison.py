@@ -61,6 +61,14 @@ def test_effects_and_differences_equal_single_measurements(model, comparison):
     assert comparison.row("native", "mood").difference is None
 
 
+def test_change_is_what_both_signs_do_alike(model, comparison):
+    values = comparison.values["facts"]
+    both, plain = values["native"].column("accuracy"), values["unsteered"].column("accuracy")
+    expected = bootstrap_mean_ci(both.mean(0) - plain[0])
+    found = comparison.row("native", "facts", "accuracy").change
+    assert (found.value, found.low, found.high) == pytest.approx((expected.value, expected.low, expected.high))
+
+
 def test_words_are_measured_at_their_own_damage(model, comparison):
     row = comparison.row("words", "mood")
     asked = [BEHAVIOURS[0].with_prefix(prefix).items for prefix in (CUE.positive, CUE.negative)]

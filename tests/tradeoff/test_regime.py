@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from contrans_lens.errors import TradeoffError
+from contrans_lens.evaluation.resampling import expanded_percentiles
 from contrans_lens.tradeoff.curve import Curve
 from contrans_lens.tradeoff.fits import fit_alignment, fit_helpfulness
 from contrans_lens.tradeoff.laws import tanh_law
@@ -94,6 +95,19 @@ def test_intervals_cover_the_truth():
             each = getattr(found, name)
             covered[name] += not each.defined or each.holds(value)
     assert min(covered.values()) >= 0.9 * 100, covered
+
+
+def test_intervals_are_percentiles_for_the_fewest_groups():
+    curve = behaviour_curve(R, B, 120, groups=tuple(f"g{i % 12}" for i in range(120)))
+    cost = helpfulness_curve(R, H, 400)
+    fit, helpful = quick_fits(curve, cost, 300, 5)
+    found = useful_regime(curve, fit, cost, helpful, weight=5.0)
+    slope, linear, k = (
+        fit.fits["tanh"].draws("slope0"),
+        *(helpful.fits["parabola"].draws(name).roll(1) for name in ("l", "k")),
+    )
+    low, high = expanded_percentiles(((slope + 5 * linear) / (10 * k))[:, None], 12, 0.95)
+    assert (found.optimum.low, found.optimum.high) == (float(low), float(high))
 
 
 def test_pairing_keeps_what_items_share():

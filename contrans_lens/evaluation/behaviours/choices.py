@@ -55,6 +55,11 @@ class Choices:
         """Group of each item."""
         return tuple(item.group for item in self.items)
 
+    @property
+    def chance(self) -> float:
+        """What guessing among the offered choices earns, mean over items; 0 for ``p_mean``."""
+        return 0.0 if self.primary == "p_mean" else _chance(self.items)
+
     def measure(self, model: HookedModel, cells: Sequence[Cell], *, token_budget: int | None = None) -> Measurement:
         """Measure every item under every cell.
 
@@ -105,6 +110,11 @@ class Words:
     def groups(self) -> tuple[str, ...]:
         """Group of each item."""
         return tuple(item.group for item in self.items)
+
+    @property
+    def chance(self) -> float:
+        """What guessing among the offered choices earns, mean over items; 0 for ``p_mean``."""
+        return 0.0 if self.primary == "p_mean" else _chance(self.items)
 
     def measure(self, model: HookedModel, cells: Sequence[Cell], *, token_budget: int | None = None) -> Measurement:
         """Measure every item under every cell.
@@ -176,6 +186,10 @@ def choice_columns(
         rival[torch.arange(len(items)), torch.tensor([each for each in rivals if each is not None])] = True
         columns["mc0"] = _wins(scores, best, best | rival)
     return columns
+
+
+def _chance(items: Sequence[ChoiceItem]) -> float:
+    return sum(len(item.correct) / len(item.choices) for item in items) / len(items)
 
 
 def _share(
