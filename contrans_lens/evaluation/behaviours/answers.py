@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from contrans_lens.errors import EvaluationError
-from contrans_lens.evaluation.behaviours.behaviour import Measurement
+from contrans_lens.evaluation.behaviours.behaviour import ItemBehaviour, Measurement
 from contrans_lens.evaluation.cells import Cell
 from contrans_lens.evaluation.scores import score_steered
 from contrans_lens.models import HookedModel
@@ -13,7 +12,7 @@ from contrans_lens.texts import EvaluationItem
 
 
 @dataclass(frozen=True)
-class PairedAnswers:
+class PairedAnswers(ItemBehaviour[EvaluationItem]):
     """Behaviour expectation of paired answers (Wolf et al. 2024, arXiv 2401.16332, definition 1).
 
     With the probabilities of the two whole continuations renormalised to one, and +1 and -1 for their scores::
@@ -24,19 +23,8 @@ class PairedAnswers:
     saturate), ``accuracy`` (1 where the positive continuation is the more probable, one half where they tie).
     """
 
-    items: tuple[EvaluationItem, ...]
     name: str = "answers"
     primary: str = "expectation"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "items", tuple(self.items))
-        if not self.items:
-            raise EvaluationError("there are no items: give at least one prompt with two answers.")
-
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """Group of each item."""
-        return tuple(item.group for item in self.items)
 
     def measure(self, model: HookedModel, cells: Sequence[Cell], *, token_budget: int | None = None) -> Measurement:
         """Measure every item under every cell.
@@ -55,8 +43,8 @@ class PairedAnswers:
 
     def with_prefix(self, prefix: str) -> "PairedAnswers":
         """The same items asked after a piece of text."""
-        return replace(self, items=tuple(replace(item, prompt=prefix + item.prompt) for item in self.items))
+        return replace(self, items=self._after(prefix))
 
     def to_dict(self) -> dict[str, Any]:
         """What decides the numbers, as JSON values."""
-        return {"kind": "answers", "name": self.name, "items": [item.to_dict() for item in self.items]}
+        return self._described("answers", name=self.name)

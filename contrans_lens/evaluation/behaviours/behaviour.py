@@ -1,8 +1,8 @@
 """What every behaviour has in common: a name, items in groups, and one value per cell and item."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,9 @@ from contrans_lens.errors import EvaluationError
 from contrans_lens.evaluation.cells import Cell
 from contrans_lens.evaluation.intervals import Interval, bootstrap_mean_cis, weighted_mean_cis
 from contrans_lens.models import HookedModel
+from contrans_lens.texts import ChoiceItem, EvaluationItem
+
+Item = TypeVar("Item", EvaluationItem, ChoiceItem)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +129,31 @@ class Behaviour(Protocol):
     def to_dict(self) -> dict[str, Any]:
         """Everything that decides its numbers besides model and cells, as JSON values: the key of kept results."""
         ...
+
+
+@dataclass(frozen=True)
+class ItemBehaviour(Generic[Item]):
+    """What behaviours over items with prompts and groups have in common."""
+
+    items: tuple[Item, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "items", tuple(self.items))
+        if not self.items:
+            raise EvaluationError("there are no items: give at least one prompt with its answers.")
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Group of each item."""
+        return tuple(item.group for item in self.items)
+
+    def _after(self, prefix: str) -> tuple[Item, ...]:
+        """The items asked after a piece of text."""
+        return tuple(replace(item, prompt=prefix + item.prompt) for item in self.items)
+
+    def _described(self, kind: str, **more: Any) -> dict[str, Any]:
+        """What decides the numbers, as JSON values."""
+        return {"kind": kind, **more, "items": [item.to_dict() for item in self.items]}
 
 
 def check_finite(values: Float[Tensor, "cell item"], names: Sequence[str], behaviour: str) -> None:

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from contrans_lens.errors import EvaluationError
-from contrans_lens.evaluation.behaviours.behaviour import Measurement
+from contrans_lens.evaluation.behaviours.behaviour import ItemBehaviour, Measurement
 from contrans_lens.evaluation.behaviours.choice_reading import ChoiceReading, read_choices, right_choices
 from contrans_lens.evaluation.cells import Cell
 from contrans_lens.models import HookedModel
@@ -19,7 +19,7 @@ Normalisation = Literal["none", "tokens", "characters"]
 
 
 @dataclass(frozen=True)
-class Choices:
+class Choices(ItemBehaviour[ChoiceItem]):
     """Multiple choice by the log-probability of whole choices.
 
     With ``s_j = log P(choice_j)``, divided by its tokens or characters where ``normalise`` says so, C the right choices
@@ -38,22 +38,14 @@ class Choices:
     ``mc1``, ``mc0`` and ``accuracy`` count a tie of n as 1 / n.
     """
 
-    items: tuple[ChoiceItem, ...]
     normalise: Normalisation = "none"
     name: str = "choices"
     primary: str = "p_restricted"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "items", tuple(self.items))
-        if not self.items:
-            raise EvaluationError("there are no items: give at least one prompt with its choices.")
+        super().__post_init__()
         if self.normalise not in ("none", "tokens", "characters"):
             raise EvaluationError(f"normalise is {self.normalise!r}; 'none', 'tokens' or 'characters' is expected.")
-
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """Group of each item."""
-        return tuple(item.group for item in self.items)
 
     @property
     def chance(self) -> float:
@@ -72,16 +64,15 @@ class Choices:
 
     def with_prefix(self, prefix: str) -> "Choices":
         """The same items asked after a piece of text."""
-        return replace(self, items=tuple(replace(item, prompt=prefix + item.prompt) for item in self.items))
+        return replace(self, items=self._after(prefix))
 
     def to_dict(self) -> dict[str, Any]:
         """What decides the numbers, as JSON values."""
-        items = [item.to_dict() for item in self.items]
-        return {"kind": "choices", "name": self.name, "normalise": self.normalise, "items": items}
+        return self._described("choices", name=self.name, normalise=self.normalise)
 
 
 @dataclass(frozen=True)
-class Words:
+class Words(ItemBehaviour[ChoiceItem]):
     """Word choice as ConTrans scores emotions (Dong et al., arXiv 2405.13578): prompts such as ``Scenario: ...``.
 
     - ``token_accuracy``: 1 where greedy decoding writes the right word, every one of its tokens;
@@ -94,22 +85,14 @@ class Words:
     - ``format_failure``: 1 where the most probable next token begins none of the words.
     """
 
-    items: tuple[ChoiceItem, ...]
     reading: Literal["whole", "first"] = "whole"
     name: str = "words"
     primary: str = "logit_accuracy"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "items", tuple(self.items))
-        if not self.items:
-            raise EvaluationError("there are no items: give at least one prompt with its words.")
+        super().__post_init__()
         if self.reading not in ("whole", "first"):
             raise EvaluationError(f"reading is {self.reading!r}; 'whole' or 'first' is expected.")
-
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """Group of each item."""
-        return tuple(item.group for item in self.items)
 
     @property
     def chance(self) -> float:
@@ -139,12 +122,11 @@ class Words:
 
     def with_prefix(self, prefix: str) -> "Words":
         """The same items asked after a piece of text."""
-        return replace(self, items=tuple(replace(item, prompt=prefix + item.prompt) for item in self.items))
+        return replace(self, items=self._after(prefix))
 
     def to_dict(self) -> dict[str, Any]:
         """What decides the numbers, as JSON values."""
-        items = [item.to_dict() for item in self.items]
-        return {"kind": "words", "name": self.name, "reading": self.reading, "items": items}
+        return self._described("words", name=self.name, reading=self.reading)
 
     def _check_first_tokens(self, found: ChoiceReading) -> None:
         for number, item in enumerate(self.items):

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from contrans_lens.errors import EvaluationError
-from contrans_lens.evaluation.behaviours.behaviour import Measurement
+from contrans_lens.evaluation.behaviours.behaviour import ItemBehaviour, Measurement
 from contrans_lens.evaluation.behaviours.choice_reading import ChoicePlan, read_choices, right_choices
 from contrans_lens.evaluation.cells import Cell, Cells, stack_logits
 from contrans_lens.evaluation.scores import log_probabilities
@@ -32,7 +32,7 @@ from contrans_lens.texts import ChoiceItem
 
 
 @dataclass(frozen=True)
-class LogitShift:
+class LogitShift(ItemBehaviour[ChoiceItem]):
     """Changes of the final state and of the logits, item by item, against the unsteered model.
 
     Columns: ``delta`` (``||delta||``, in units of the final state), ``gap`` (nats), ``mu`` and ``sigma`` over the wrong
@@ -41,19 +41,8 @@ class LogitShift:
     ``p0_full`` (the probability of their first tokens in the full vocabulary, unsteered).
     """
 
-    items: tuple[ChoiceItem, ...]
     name: str = "shift"
     primary: str = "gap"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "items", tuple(self.items))
-        if not self.items:
-            raise EvaluationError("there are no items: give at least one prompt with its choices.")
-
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """Group of each item."""
-        return tuple(item.group for item in self.items)
 
     def measure(self, model: HookedModel, cells: Sequence[Cell], *, token_budget: int | None = None) -> Measurement:
         """Measure every item under every cell.
@@ -89,11 +78,11 @@ class LogitShift:
 
     def with_prefix(self, prefix: str) -> "LogitShift":
         """The same items asked after a piece of text."""
-        return replace(self, items=tuple(replace(item, prompt=prefix + item.prompt) for item in self.items))
+        return replace(self, items=self._after(prefix))
 
     def to_dict(self) -> dict[str, Any]:
         """What decides the numbers, as JSON values."""
-        return {"kind": "shift", "name": self.name, "items": [item.to_dict() for item in self.items]}
+        return self._described("shift", name=self.name)
 
     def _at_decision(
         self, model: HookedModel, cells: Sequence[Cell], token_budget: int | None
