@@ -61,6 +61,59 @@ def rows_table(run: dict[str, Any]) -> Table:
     return table
 
 
+def tradeoff_table(summary: dict[str, Any]) -> Table:
+    """One line a direction of a tradeoff: the laws' constants, the optimum and the controls. Fits 80 columns."""
+    title = f"{summary['plan']['roles']['alignment']} on {summary['model']['name']}, and its cost"
+    columns = ("direction", "slope at 0", "95 %", "cost k", "95 %", "r*", "p of slope")
+    table = Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name, each in summary["directions"].items():
+        cost, regime = each["helpfulness"], each["regime"]
+        nothing = {"value": None, "low": None, "high": None}
+        slope, k = each["alignment"]["slope0"], nothing if cost is None else cost["k"]
+        optimum = nothing if regime is None else regime["optimum"]
+        reached = [f"{family['p_slope'][name]:.3f}" for family in summary["families"].values()]
+        table.add_row(
+            name,
+            _number(slope["value"], "+.3f"),
+            _range([slope["low"], slope["high"]], ".2f"),
+            _number(k["value"], "+.4f"),
+            _range([k["low"], k["high"]], ".3f"),
+            _number(optimum["value"], ".2f"),
+            ", ".join(reached),
+        )
+    return table
+
+
+def comparison_tables(summary: dict[str, Any]) -> Group:
+    """A table for each behaviour of a comparison, one line a method, by its primary column. They fit 80 columns."""
+    damage = {row["method"]: row["kl"] for row in summary["damages"]}
+    columns = ("method", "effect", "95 %", "change", "95 %", "less ref.", "KL", "p")
+    tables: dict[str, Table] = {}
+    for row in summary["rows"]:
+        if not row["is_primary"]:
+            continue
+        name = row["behaviour"]
+        if name not in tables:
+            title = f"{name} ({row['column']}), compared with {summary['reference']}"
+            tables[name] = Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        effect, change, apart = (row[name] for name in ("effect", "change", "difference"))
+        tables[name].add_row(
+            row["method"],
+            f"{effect['value']:+.3f}",
+            _range([effect["low"], effect["high"]], ".2f"),
+            f"{change['value']:+.3f}",
+            _range([change["low"], change["high"]], ".2f"),
+            "" if apart is None else f"{apart['value']:+.3f}",
+            f"{damage[row['method']]:.3f}",
+            _number(row["p_value"], ".3f"),
+        )
+    return Group(*tables.values())
+
+
+def _number(value: float | None, spec: str) -> str:
+    return "" if value is None else f"{value:{spec}}"
+
+
 def _range(ci: list[float | None], spec: str) -> str:
     low, high = ci
     return "" if low is None or high is None else f"{low:{spec}}, {high:{spec}}"

@@ -1,5 +1,11 @@
 """Figures, tables and the stand-alone HTML report. Results only: nothing here needs a model."""
 
+from contrans_lens.reports.comparison_figures import (
+    change_figure,
+    comparison_figure,
+    difference_figure,
+    sign_figure,
+)
 from contrans_lens.reports.figures import (
     damage_figure,
     layer_figure,
@@ -21,21 +27,51 @@ from contrans_lens.reports.layer_figures import (
     probe_figure,
     similarity_figure,
 )
+from contrans_lens.reports.tradeoff_figures import (
+    alignment_figure,
+    helpfulness_figure,
+    pareto_figure,
+    prediction_figure,
+    readings_figure,
+    tradeoff_figure,
+)
+from contrans_lens.reports.tradeoff_figures import damage_figure as tradeoff_damage_figure
+from contrans_lens.reports.tradeoff_html import (
+    comparison_html,
+    tradeoff_html,
+    write_comparison_report,
+    write_tradeoff_report,
+)
 
 __all__ = [
+    "alignment_figure",
+    "change_figure",
+    "comparison_figure",
+    "comparison_html",
     "damage_figure",
+    "difference_figure",
     "effect_figure",
+    "helpfulness_figure",
     "layer_figure",
     "layer_report_html",
     "layers_overview_figure",
     "overview_figure",
+    "pareto_figure",
+    "prediction_figure",
     "predictor_figure",
     "probe_figure",
+    "readings_figure",
     "result_html",
     "rows_figure",
     "runs_report",
+    "sign_figure",
     "similarity_figure",
     "strength_figure",
+    "tradeoff_damage_figure",
+    "tradeoff_figure",
+    "tradeoff_html",
+    "write_comparison_report",
     "write_layer_report",
     "write_report",
+    "write_tradeoff_report",
 ]

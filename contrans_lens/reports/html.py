@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -38,9 +38,9 @@ def write_report(result: TransplantResult, folder: Path) -> list[Path]:
     images = {}
     for name, draw in FIGURES.items():
         images[name] = png_bytes(draw(result))
-        written.append(_write_bytes(folder / f"{name}.png", images[name]))
-    page = _render("report.html.j2", result=result, body=_body(result, images))
-    written.append(_write_bytes(folder / "report.html", page.encode()))
+        written.append(write_bytes(folder / f"{name}.png", images[name]))
+    page = render("report.html.j2", result=result, body=_body(result, images))
+    written.append(write_bytes(folder / "report.html", page.encode()))
     return written
 
 
@@ -58,8 +58,8 @@ def runs_report(results: Sequence[tuple[str, TransplantResult]], path: Path, *, 
         title: its heading.
     """
     overview = png_bytes(figures.overview_figure(results[0][1]))
-    page = _render("runs.html.j2", runs=results, title=title, headline=base64.b64encode(overview).decode())
-    return _write_bytes(path, page.encode())
+    page = render("runs.html.j2", runs=results, title=title, headline=base64.b64encode(overview).decode())
+    return write_bytes(path, page.encode())
 
 
 def write_layer_report(report: LayerReport, folder: Path) -> list[Path]:
@@ -69,13 +69,13 @@ def write_layer_report(report: LayerReport, folder: Path) -> list[Path]:
         ArtifactError: the folder cannot be written.
     """
     images = {name: png_bytes(draw(report)) for name, draw in LAYER_FIGURES.items()}
-    written = [_write_bytes(folder / f"{name}.png", image) for name, image in images.items()]
+    written = [write_bytes(folder / f"{name}.png", image) for name, image in images.items()]
     table = report.table().reset_index()
-    written.append(_write_bytes(folder / "pairs.csv", table.to_csv(index=False).encode()))
+    written.append(write_bytes(folder / "pairs.csv", table.to_csv(index=False).encode()))
     rows = table.to_dict("records")
     columns = [name for name in table.columns if name not in ("source", "target")]
-    page = _render("layers.html.j2", report=report, body=_layer_body(report, images), rows=rows, columns=columns)
-    written.append(_write_bytes(folder / "report.html", page.encode()))
+    page = render("layers.html.j2", report=report, body=_layer_body(report, images), rows=rows, columns=columns)
+    written.append(write_bytes(folder / "report.html", page.encode()))
     return written
 
 
@@ -92,8 +92,7 @@ def png_bytes(figure: Figure, dpi: int = 130) -> bytes:
 
 
 def _body(result: TransplantResult, images: dict[str, bytes]) -> str:
-    encoded = {name: base64.b64encode(image).decode() for name, image in images.items()}
-    return _render("body.html.j2", result=result, images=encoded, labels=figures.LABELS)
+    return render("body.html.j2", result=result, images=encoded(images), labels=figures.LABELS)
 
 
 def _layer_body(report: LayerReport, images: dict[str, bytes]) -> str:
@@ -103,8 +102,7 @@ def _layer_body(report: LayerReport, images: dict[str, bytes]) -> str:
         ("target's own", report.test_native),
     )
     scored = [(name, cell) for name, cell in named if cell is not None]
-    encoded = {name: base64.b64encode(image).decode() for name, image in images.items()}
-    return _render("layers_body.html.j2", report=report, images=encoded, scored=scored)
+    return render("layers_body.html.j2", report=report, images=encoded(images), scored=scored)
 
 
 def _cell(value: object) -> str:
@@ -116,7 +114,8 @@ def _cell(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def _render(template: str, **values: object) -> str:
+def render(template: str, **values: object) -> str:
+    """A template of this room filled in; texts are escaped."""
     source = (files("contrans_lens.reports") / "templates" / template).read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters["percent"] = lambda value: "undefined" if value is None else f"{value:.0%}"
@@ -124,7 +123,17 @@ def _render(template: str, **values: object) -> str:
     return environment.from_string(source).render(**values)
 
 
-def _write_bytes(path: Path, data: bytes) -> Path:
+def encoded(images: Mapping[str, bytes]) -> dict[str, str]:
+    """Pictures in base64, as they stand in a page."""
+    return {name: base64.b64encode(image).decode() for name, image in images.items()}
+
+
+def write_bytes(path: Path, data: bytes) -> Path:
+    """Write a file whole or not at all; gives its path.
+
+    Raises:
+        ArtifactError: it cannot be written.
+    """
     with atomic_write(path) as temporary:
         temporary.write_bytes(data)
     return path

@@ -1,6 +1,16 @@
 """The embedded family: a seeded world, its training recipe, and the small trained models."""
 
+from contrans_lens.testbed.capability import capability_items, knowledge_items
 from contrans_lens.testbed.concepts import concept, concept_names, map_texts, neutral_texts
 from contrans_lens.testbed.family import model_names, model_path
 
-__all__ = ["concept", "concept_names", "map_texts", "model_names", "model_path", "neutral_texts"]
+__all__ = [
+    "capability_items",
+    "concept",
+    "concept_names",
+    "knowledge_items",
+    "map_texts",
+    "model_names",
+    "model_path",
+    "neutral_texts",
+]

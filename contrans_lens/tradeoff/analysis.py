@@ -1,7 +1,7 @@
 """What a sweep says: laws fitted, useful regime, guards, prediction beside fit, and control draws beside everything."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +65,7 @@ class DirectionAnalysis:
     swing: float
     """Largest ``B(r) - B(-r)`` over the grid."""
     flags: tuple[Flag, ...]
-    """What is wrong with the curves; those that fired and those that did not."""
+    """What was looked for in the curves, fired or not; ``helpfulness:`` marks those of the helpfulness curve."""
     helpfulness: HelpfulnessFit | None = None
     regime: UsefulRegime | None = None
     mechanism: Mechanism | None = None
@@ -252,7 +252,8 @@ def _direction(result: SweepResult, name: str, alignment: str, settings: Analysi
         cost = result.curve(name, helpfulness)
         floor = result.plan["chance"].get(helpfulness, 0.0) if settings.floor is None else settings.floor
         helpful = fit_helpfulness(cost, window=settings.helpfulness_window, floor=floor, **common)
-        flags += guard_helpfulness(cost, helpful, floor=floor, seed=settings.seed)
+        found = guard_helpfulness(cost, helpful, floor=floor, seed=settings.seed)
+        flags += [replace(flag, name=f"helpfulness:{flag.name}") for flag in found]
         regime = useful_regime(curve, fit, cost, helpful, weight=settings.weight, epsilon=settings.epsilon)
     return DirectionAnalysis(
         name,

@@ -65,13 +65,15 @@ def compare(
 
     Args:
         model: the model that is steered.
-        methods: by name; native, transplanted, mean difference, principal component, probe, random draws, words, ...
+        methods: by name; native, transplanted, mean difference, principal component, probe, random draws, words, ...;
+            none measures the unsteered model.
         behaviours: what is measured.
         neutral: texts on which damage is measured and strengths are solved.
         budget: damage allowed: nats of KL a token, or a perplexity ratio above 1; the name of a method of words, whose
             KL is then the budget; None: every direction at the strength it was given with.
         measure: what a number given as ``budget`` is in.
-        reference: the method that the others are compared with; None: the first direction.
+        reference: the direction that the others are compared with; None: the first one, or ``"unsteered"`` where there
+            is none.
         max_strength: largest multiple of a direction that is tried.
         tolerance: relative, of solved strengths.
         level: coverage of intervals.
@@ -80,7 +82,7 @@ def compare(
         say: told about each step.
 
     Raises:
-        TradeoffError: no methods or behaviours, a family of one draw, or a reference or budget that names no method.
+        TradeoffError: no behaviours, a family of one draw, or a reference or budget that names no method.
         EvaluationError: a budget that is no damage, a direction that does nothing, or logits that are not finite.
         FingerprintMismatchError: a direction was made for another model.
         HookPointError: the model has no such hook point.
@@ -92,7 +94,7 @@ def compare(
             raise TradeoffError(f"the budget names {budget!r}; of words there are {', '.join(words) or 'none'}.")
         budget, measure = words[budget].kl, "kl"
     strengths: list[SolvedStrength | None] = [None] * len(sides.cells)
-    if budget is not None:
+    if budget is not None and sides.cells:
         say(f"solving {len(sides.cells)} strengths for a {measure} of {budget:.4g}")
         strengths = _solve(model, neutral, sides.cells, budget, measure, max_strength, tolerance, token_budget)
     signed: list[Cell] = [()]
@@ -143,8 +145,8 @@ class _Sides:
 
     @classmethod
     def of(cls, methods: Mapping[str, Method], behaviours: Sequence[Behaviour], reference: str | None) -> "_Sides":
-        if not methods or not behaviours:
-            raise TradeoffError("a comparison needs at least one method and one behaviour.")
+        if not behaviours:
+            raise TradeoffError("a comparison needs at least one behaviour.")
         if UNSTEERED_ROW in methods:
             raise TradeoffError(f"the name {UNSTEERED_ROW!r} is that of the unsteered model; choose another.")
         cells: list[Cell] = []
@@ -158,11 +160,11 @@ class _Sides:
             numbers[name] = list(range(len(cells), len(cells) + len(draws)))
             cells += draws
         single = [name for name, each in numbers.items() if len(each) == 1]
-        chosen = reference if reference is not None else next(iter(single), None)
-        if chosen is None or chosen not in single:
+        chosen = reference if reference is not None else next(iter(single), UNSTEERED_ROW)
+        if chosen not in (*single, UNSTEERED_ROW):
             raise TradeoffError(
-                f"the reference is {chosen!r}; one of the single directions was expected "
-                f"({', '.join(single) or 'there are none'})."
+                f"the reference is {chosen!r}; one of the single directions ({', '.join(single) or 'there are none'}) "
+                f"or {UNSTEERED_ROW!r} was expected."
             )
         return cls(cells, numbers, cues, chosen)
 
@@ -187,10 +189,10 @@ class _Rows:
         rows = []
         for behaviour, found in self._measured.items():
             for column in found.columns:
-                [place] = self._sides.numbers[self._sides.reference]
-                known = self._effect(found, column, [place])[0]
                 base = found.column(column)[0]
-                rows.append(self._made(UNSTEERED_ROW, found, base, column, base[None], base[None], -known[None]))
+                known = self._reference(found, column)
+                apart = None if self._sides.reference == UNSTEERED_ROW else -known[None]
+                rows.append(self._made(UNSTEERED_ROW, found, base, column, base[None], base[None], apart))
                 rows += [self._row(name, found, base, column, known) for name in self._sides.numbers]
                 rows += [
                     self._word_row(name, self._worded[name, behaviour], base, column, known)
@@ -205,15 +207,15 @@ class _Rows:
         numbers = self._sides.numbers[name]
         values = found.column(column)
         plus, minus = (values[[1 + 2 * number + sign for number in numbers]] for sign in (0, 1))
-        apart = None if name == self._sides.reference else plus - minus - known
+        apart = None if self._sides.reference in (name, UNSTEERED_ROW) else plus - minus - known
         row = self._made(name, found, base, column, plus, minus, apart)
         solved = [each for number in numbers if (each := self._strengths[number]) is not None]
         if solved:
             mean = sum(each.strength for each in solved) / len(solved)
             row = replace(row, strength=mean, reached=all(each.reached for each in solved))
-        if len(numbers) > 1:
+        if len(numbers) > 1 and self._sides.reference != UNSTEERED_ROW:
             effects = (plus - minus).mean(1)
-            beyond = int((effects >= known.mean()).sum())
+            beyond = int((effects.abs() >= known.mean().abs()).sum())  # a random direction has no sign of its own
             row = replace(row, draws=tuple(effects.tolist()), p_value=(1 + beyond) / (1 + len(numbers)))
         return row
 
@@ -221,11 +223,16 @@ class _Rows:
         self, name: str, found: Measurement, base: Float[Tensor, " item"], column: str, known: Float[Tensor, " item"]
     ) -> ComparisonRow:
         plus, minus = found.column(column)[:1], found.column(column)[1:]
-        return self._made(name, found, base, column, plus, minus, plus - minus - known)
+        apart = None if self._sides.reference == UNSTEERED_ROW else plus - minus - known
+        return self._made(name, found, base, column, plus, minus, apart)
 
-    def _effect(self, found: Measurement, column: str, numbers: Sequence[int]) -> Float[Tensor, "draw item"]:
+    def _reference(self, found: Measurement, column: str) -> Float[Tensor, " item"]:
+        """The reference's effect; zero where that is the unsteered model."""
         values = found.column(column)
-        return values[[1 + 2 * number for number in numbers]] - values[[2 + 2 * number for number in numbers]]
+        if self._sides.reference == UNSTEERED_ROW:
+            return torch.zeros_like(values[0])
+        [place] = self._sides.numbers[self._sides.reference]
+        return values[1 + 2 * place] - values[2 + 2 * place]
 
     def _made(
         self,

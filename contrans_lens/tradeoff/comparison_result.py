@@ -49,7 +49,7 @@ class ComparisonRow:
     draws: tuple[float, ...] = ()
     """Effect of each draw of a family."""
     p_value: float | None = None
-    """For families: (1 + #{draws whose effect reaches the reference's}) / (1 + #draws)."""
+    """For families: (1 + #{draws whose effect is as large as the reference's, either sign}) / (1 + #draws)."""
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON values."""

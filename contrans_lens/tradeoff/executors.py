@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from contrans_lens.errors import TradeoffError
+from contrans_lens.errors import ContransLensError, TradeoffError
 from contrans_lens.evaluation.behaviours import Measurement
 from contrans_lens.models import HookedModel, fingerprint, open_model
 from contrans_lens.models.naming import Model
@@ -124,7 +124,7 @@ class RayExecutor:
         Raises:
             TradeoffError: the model is live.
         """
-        found: dict[str, Any] = self._ray.get(self._remote(_identity).remote(self._shared(work)))
+        found: dict[str, Any] = self._get(self._remote(_identity).remote(self._shared(work)))
         return found
 
     def run(self, work: Work, units: Sequence[Unit]) -> Iterator[Done]:
@@ -139,10 +139,20 @@ class RayExecutor:
         try:
             while waiting:
                 ready, waiting = self._ray.wait(waiting, num_returns=1)
-                yield self._ray.get(ready[0])
+                yield self._get(ready[0])
         finally:
             for each in waiting:
                 self._ray.cancel(each, force=True)
+
+    def _get(self, reference: Any) -> Any:
+        """A result; an error of ours comes as it was raised, without the worker's traceback in its text."""
+        try:
+            return self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:
+            cause = getattr(error, "cause", None)
+            if isinstance(cause, ContransLensError):
+                raise cause from error
+            raise
 
     def close(self) -> None:
         """Stop the cluster, if it was started here."""

@@ -85,7 +85,7 @@ def test_families_are_ranked_against_the_reference(comparison):
     row = comparison.row("random", "mood")
     assert len(row.draws) == row.n_draws == 4
     reference = comparison.row("native", "mood").effect.value
-    assert row.p_value == pytest.approx((1 + sum(each >= reference for each in row.draws)) / 5)
+    assert row.p_value == pytest.approx((1 + sum(abs(each) >= abs(reference) for each in row.draws)) / 5)
     assert row.effect.value == pytest.approx(sum(row.draws) / 4)
 
 
@@ -105,6 +105,17 @@ def test_without_a_budget_directions_stay_as_given(model):
     assert given.row("native", "mood").plus.value == pytest.approx(float(plus.mean()), abs=1e-5)
     assert given.row("native", "mood").strength is None
     assert given.budget is None
+
+
+def test_the_unsteered_model_can_be_measured_alone_and_beside_words(model):
+    alone = compare(model, {}, BEHAVIOURS, NeutralText(NEUTRAL), budget=None)
+    assert [row.method for row in alone.damages] == ["unsteered"]
+    assert alone.reference == "unsteered"
+    assert all(row.difference is None for row in alone.rows)
+    words = compare(model, {"words": CUE}, BEHAVIOURS[:1], NeutralText(NEUTRAL), budget=0.1)
+    row = words.row("words", "mood")
+    assert row.effect.value == pytest.approx(row.plus.value - row.minus.value)
+    assert row.difference is None
 
 
 def test_tables_hold_every_column_and_print(comparison):
@@ -131,8 +142,7 @@ def test_perplexity_can_be_the_budget(model):
 @pytest.mark.parametrize(
     ("methods", "options", "error", "message"),
     [
-        ({}, {"budget": 0.1}, TradeoffError, "at least one method"),
-        ({"words": CUE}, {"budget": 0.1}, TradeoffError, "there are none"),
+        ({"words": CUE}, {"budget": 0.1, "reference": "words"}, TradeoffError, "there are none"),
         ({"unsteered": METHODS["native"]}, {"budget": 0.1}, TradeoffError, "choose another"),
         ({"a": METHODS["native"], "f": METHODS["random"][:1]}, {"budget": 0.1}, TradeoffError, "has 1 draws"),
         ({"a": METHODS["native"]}, {"budget": 0.1, "reference": "b"}, TradeoffError, "'b'"),

@@ -1,0 +1,117 @@
+"""Commands that show what there is: ``generate`` and ``show``."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from contrans_lens.cli import console
+from contrans_lens.cli.console import literal, print_json, print_text
+from contrans_lens.cli.options import Json, Kind, Model, Seed
+from contrans_lens.tables import comparison_tables, layers_table, rows_table, runs_tables, tradeoff_table
+
+
+def generate(
+    model: Model,
+    intervention: Annotated[Path, typer.Option(help="a saved intervention, or the folder of a transplant run")],
+    prompt: Annotated[list[str], typer.Option(help="may be given several times")],
+    strength: Annotated[
+        float | None, typer.Option(help="replaces the saved strength; negative is the opposite")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 40,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy")] = 0.0,
+    seed: Seed = 0,
+    kind: Kind = "auto",
+    as_json: Json = False,
+) -> None:
+    """Generate with an intervention beside without."""
+    from dataclasses import replace
+
+    from contrans_lens.interventions import Intervention
+    from contrans_lens.interventions import generate as run
+    from contrans_lens.models import open_model
+    from contrans_lens.pipeline import inputs
+
+    opened = open_model(inputs.model_reference(model), kind=inputs.model_kind(kind))
+    folder = intervention / "intervention" if (intervention / "intervention").is_dir() else intervention
+    loaded = Intervention.load(folder, opened)
+    steered = loaded if strength is None else replace(loaded, strength=strength)
+    common: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+    plain = run(opened, prompt, (), **common)
+    written = run(opened, prompt, (steered,), **common)
+    rows = [
+        {"prompt": p, "unsteered": a, "steered": b, "strength": steered.strength}
+        for p, a, b in zip(prompt, plain.texts, written.texts, strict=True)
+    ]
+    if as_json:
+        print_json({"generations": rows})
+        return
+    table = Table("prompt", "unsteered", f"steered ({steered.label}, strength {steered.strength:g})", show_lines=True)
+    for row in rows:
+        table.add_row(*(literal(str(row[key])) for key in ("prompt", "unsteered", "steered")))
+    console.out.print(table)
+
+
+def show(
+    artifact: Annotated[Path, typer.Argument(help="an artifact folder, or the folder of a run")],
+    as_json: Json = False,
+) -> None:
+    """Show what an artifact or a run is, on which models it was made, and its numbers."""
+    from contrans_lens.artifacts import load_artifact, read_json, read_manifest
+
+    if (artifact / "result.json").exists():
+        summary = read_json(artifact / "result.json")
+        if as_json:
+            print_json(summary)
+            return
+        _printer(summary.get("schema"))(summary)
+        return
+    manifest = read_manifest(artifact)
+    load_artifact(artifact)  # says so when the tensors are damaged
+    if as_json:
+        print_json(manifest)
+        return
+    console.out.print(f"{manifest['kind']} (schema {manifest['schema']}), tensors:")
+    for name, tensor in manifest["tensors"].items():
+        print_text(f"  {name}: {tensor['dtype']} {tensor['shape']}")
+    print_text(json.dumps(manifest["body"], indent=2, ensure_ascii=False))
+
+
+def _printer(schema: str | None) -> Callable[[dict[str, Any]], None]:
+    """What prints a result of this schema."""
+    from contrans_lens.selection.report import LAYERS_SCHEMA
+    from contrans_lens.tradeoff.analysis import ANALYSIS_SCHEMA
+    from contrans_lens.tradeoff.comparison_result import COMPARISON_SCHEMA
+
+    known = {LAYERS_SCHEMA: _print_layers, ANALYSIS_SCHEMA: _print_tradeoff, COMPARISON_SCHEMA: _print_comparison}
+    return known.get(str(schema), _print_runs)
+
+
+def _print_layers(summary: dict[str, Any]) -> None:
+    console.out.print(layers_table(summary))
+    print_text(summary["reason"])
+
+
+def _print_runs(summary: dict[str, Any]) -> None:
+    console.out.print(runs_tables(summary.get("runs", [summary])))
+    console.out.print(rows_table(summary))
+
+
+def _print_tradeoff(summary: dict[str, Any]) -> None:
+    console.out.print(tradeoff_table(summary))
+    for name, each in summary["directions"].items():
+        print_text(f"{name}: {each['claim']}")
+        if each["helpfulness"] is not None:
+            print_text(f"  {each['helpfulness']['verdict']}")
+        for flag in each["flags"]:
+            if flag["fired"]:
+                print_text(f"  flag {flag['name']}: {flag['text']}")
+
+
+def _print_comparison(summary: dict[str, Any]) -> None:
+    at = "the strengths given" if summary["budget"] is None else f"a {summary['measure']} of {summary['budget']:.3g}"
+    print_text(f"{summary['model']['name']}, at {at}")
+    console.out.print(comparison_tables(summary))
