@@ -45,10 +45,12 @@ def tradeoff_html(result: TradeoffResult) -> str:
 def write_comparison_report(comparison: Comparison, folder: Path) -> list[Path]:
     """Write each figure as PNG and ``report.html`` into ``folder``; return the paths.
 
+    Figures of what was not measured are left out.
+
     Raises:
         ArtifactError: the folder cannot be written.
     """
-    images = {name: png_bytes(draw(comparison)) for name, draw in COMPARISON_FIGURES.items()}
+    images = {name: png_bytes(draw(comparison)) for name, draw in _comparison_figures(comparison).items()}
     written = [write_bytes(folder / f"{name}.png", image) for name, image in images.items()]
     others = [row for row in comparison.rows if not row.is_primary]
     page = render("comparison.html.j2", comparison=comparison, body=_comparison_body(comparison, images), others=others)
@@ -58,7 +60,8 @@ def write_comparison_report(comparison: Comparison, folder: Path) -> list[Path]:
 
 def comparison_html(comparison: Comparison) -> str:
     """The comparison as an HTML fragment for a notebook cell: rows, damage and the overview figure."""
-    return _comparison_body(comparison, {"effects": png_bytes(comparison_figures.comparison_figure(comparison))})
+    overview = {name: draw for name, draw in _comparison_figures(comparison).items() if name == "effects"}
+    return _comparison_body(comparison, {name: png_bytes(draw(comparison)) for name, draw in overview.items()})
 
 
 def shown(estimate: Estimate | None) -> str:
@@ -66,6 +69,14 @@ def shown(estimate: Estimate | None) -> str:
     if estimate is None:
         return ""
     return str(estimate) if estimate.defined else "–"
+
+
+def _comparison_figures(comparison: Comparison) -> dict[str, Callable[[Comparison], Figure]]:
+    """The figures for which there is something to draw, by file name; none of the unsteered model alone."""
+    if not comparison_figures.methods(comparison):
+        return {}
+    compared = any(row.difference is not None for row in comparison.rows)
+    return {name: draw for name, draw in COMPARISON_FIGURES.items() if compared or name != "differences"}
 
 
 def _tradeoff_figures(result: TradeoffResult) -> dict[str, Callable[[TradeoffResult], Figure]]:
@@ -154,6 +165,13 @@ def _regime(each: DirectionAnalysis) -> list[dict[str, str]]:
             "curves": shown(getattr(each.regime, f"raw_{key}")),
         }
         for key, name in REGIME.items()
+    ] + [
+        {
+            "direction": each.direction,
+            "name": "optimum of tanh and parabola",
+            "laws": shown(each.regime.law_optimum),
+            "curves": "",
+        }
     ]
 
 

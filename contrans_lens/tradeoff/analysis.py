@@ -47,6 +47,9 @@ class AnalysisSettings:
     """First and last strength of the helpfulness fit; None: the top of the bell."""
     floor: float | None = None
     """What guessing earns in helpfulness; None: what the behaviour says of itself (one over the offered choices)."""
+    near: float | None = None
+    """Largest ``|r|`` from which constants are predicted; None: :data:`contrans_lens.tradeoff.mechanism.NEAR` of the
+    grid."""
     n_resamples: int = 2000
     seed: int = 0
     level: float = 0.95
@@ -63,7 +66,7 @@ class DirectionAnalysis:
     direction: str
     alignment: AlignmentFit
     swing: float
-    """Largest ``B(r) - B(-r)`` over the grid."""
+    """``B(r) - B(-r)`` where it is largest in size."""
     flags: tuple[Flag, ...]
     """What was looked for in the curves, fired or not; ``helpfulness:`` marks those of the helpfulness curve."""
     helpfulness: HelpfulnessFit | None = None
@@ -120,9 +123,9 @@ class FamilyAnalysis:
     slopes: tuple[float, ...]
     """Slope of each draw's tanh fit at zero."""
     swings: tuple[float, ...]
-    """Largest ``B(r) - B(-r)`` of each draw."""
+    """``B(r) - B(-r)`` of each draw where it is largest in size."""
     p_slope: dict[str, float]
-    """By direction: (1 + #{draws whose slope reaches the direction's}) / (1 + #draws)."""
+    """By direction: (1 + #{draws whose slope is as large, either sign}) / (1 + #draws)."""
     p_swing: dict[str, float]
     """The same for the swing."""
 
@@ -183,7 +186,8 @@ class TradeoffResult:
             if each.helpfulness is not None:
                 lines.append(f"  cost: {each.helpfulness.verdict}")
             if each.regime is not None:
-                lines.append(f"  optimum r* = {each.regime.raw_optimum} measured, {each.regime.optimum} by the laws")
+                best = each.regime
+                lines.append(f"  optimum r* = {best.raw_optimum} measured, {best.law_optimum} by tanh and parabola")
                 lines += [f"  beware: {warning}" for warning in each.regime.warnings]
             lines += [f"  flag {flag.name}: {flag.text}" for flag in each.fired]
         for family in self.families.values():
@@ -222,8 +226,9 @@ def analyse(result: SweepResult, settings: AnalysisSettings | None = None) -> Tr
 
 
 def swing(curve: Curve) -> float:
-    """Largest ``B(r) - B(-r)`` over a symmetric grid: what the direction does, without what either sign does alike."""
-    return float((curve.mean - curve.mean.flip(0)).max())
+    """``B(r) - B(-r)`` at the positive strength where it is largest in size; what either sign does alike cancels."""
+    apart = (curve.mean - curve.mean.flip(0))[curve.strengths > 0]
+    return float(apart[apart.abs().argmax()])
 
 
 def degeneration_curves(result: SweepResult, direction: str) -> tuple[dict[str, Curve], dict[str, float]]:
@@ -246,6 +251,7 @@ def _direction(result: SweepResult, name: str, alignment: str, settings: Analysi
     flags = list(guard_alignment(curve, fit, seed=settings.seed))
     measures, margins = degeneration_curves(result, name)
     flags += guard_degeneration(curve, measures, margins=margins, level=settings.level, seed=settings.seed)
+    near = {**common, "window": settings.near}
     helpful = regime = None
     helpfulness = result.role("helpfulness")
     if helpfulness is not None:
@@ -262,8 +268,8 @@ def _direction(result: SweepResult, name: str, alignment: str, settings: Analysi
         tuple(flags),
         helpful,
         regime,
-        _alignment_mechanism(result, name, alignment, common),
-        None if helpfulness is None else _cost_mechanism(result, name, helpfulness, common),
+        _alignment_mechanism(result, name, alignment, near),
+        None if helpfulness is None else _cost_mechanism(result, name, helpfulness, near),
     )
 
 
@@ -310,8 +316,8 @@ def _family(
 
 
 def rank_p_value(draws: Sequence[float], value: float) -> float:
-    """One-sided rank p-value of ``value`` among control draws: (1 + #{draw >= value}) / (1 + #draws)."""
-    return (1 + sum(draw >= value for draw in draws)) / (1 + len(draws))
+    """Rank of ``value`` among control draws, whose sign is arbitrary: (1 + #{|draw| >= |value|}) / (1 + #draws)."""
+    return (1 + sum(abs(draw) >= abs(value) for draw in draws)) / (1 + len(draws))
 
 
 def family_band(result: SweepResult, name: str, behaviour: str) -> Float[Tensor, "3 strength"]:

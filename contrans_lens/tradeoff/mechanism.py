@@ -10,6 +10,7 @@ With the quantities of :class:`contrans_lens.evaluation.behaviours.LogitShift` a
     H      = P0 / (P0 + (1 - P0) E_w exp(s r)),  E_w exp(s r) ~ 1 + mu r + (b^2 + mu^2) r^2 / 2
     l      = -P0 (1 - P0) mu
     k      = P0 (1 - P0) [(b^2 + mu^2) / 2 - (1 - P0) mu^2]      (the law of the paper has mu = 0: P0 (1 - P0) b^2 / 2)
+    k_even = k + P0 (1 - P0) m      where the mean shift is mu r + m r^2: what both signs do alike, which no law has
 
 (Wolf et al. 2024, arXiv 2401.16332, theorems 1 and 2.) Theorem 1 speaks of the gap between sets of good and bad tokens
 and bounds B with its least value; here each item has its own gap and the prediction is their mean. ``P0`` of many items
@@ -39,8 +40,8 @@ class Mechanism:
     window: float
     """Slopes were read off ``|r|`` up to here."""
     constants: dict[str, Estimate]
-    """``lambda``, ``Delta``, ``a`` and ``slope0`` of alignment; of helpfulness ``mu``, ``sigma``, ``p0``, ``l``, ``k``
-    and ``k_law`` (the curvature with mu = 0)."""
+    """``lambda``, ``Delta``, ``a`` and ``slope0`` of alignment; of helpfulness ``mu``, ``sigma``, ``p0``, ``l``, ``k``,
+    ``k_law`` (the curvature with mu = 0), ``mu_even`` and ``k_even`` (with what the mean shift has in ``r^2``)."""
     linearity: dict[str, float]
     """R^2 of each straight line through zero, over all items: how linear the quantity is in the window."""
     measured: dict[str, Estimate] = field(default_factory=dict)
@@ -132,7 +133,9 @@ def helpfulness_mechanism(
     linear = -weight * shift
     law = weight * spread.square() / 2
     curvature = weight * ((spread.square() + shift.square()) / 2 - (1 - p0) * shift.square())
+    both = _even(mu, near)
     columns = {"mu": shift, "sigma": spread, "p0": p0, "l": linear, "k": curvature, "k_law": law}
+    columns |= {"mu_even": both, "k_even": curvature + weight * both}
     means = _means(list(columns.values()), mu, n_resamples, seed)
     constants = {name: _estimated(means[:, place], mu, level) for place, name in enumerate(columns)}
     linearity = {"mu": _linearity(mu, near), "sigma": _linearity(sigma, near, absolute=True)}
@@ -175,6 +178,13 @@ def _slope(curve: Curve, window: float, *, absolute: bool = False) -> Float[Tens
     """Least-squares slope through the origin of every item; of ``|r|`` for what is a size."""
     strengths, values = _inside(curve, window, absolute)
     return (strengths @ values) / strengths.square().sum()
+
+
+def _even(curve: Curve, window: float) -> Float[Tensor, " item"]:
+    """The coefficient of ``r^2`` of every item, beside a straight line through the origin."""
+    strengths, values = _inside(curve, window, absolute=False)
+    powers = torch.stack([strengths, strengths.square()], dim=1)
+    return (torch.linalg.pinv(powers) @ values)[1]
 
 
 def _linearity(curve: Curve, window: float, *, absolute: bool = False) -> float:

@@ -24,6 +24,7 @@ from contrans_lens.tradeoff.estimates import Estimate, estimate, undefined
 from contrans_lens.tradeoff.fits import SATURATED, AlignmentFit, HelpfulnessFit
 from contrans_lens.tradeoff.frontier import FrontierPoint, best_strength, first_crossing, pareto_front, return_to_zero
 
+_FINE = 401
 _OVERSTATED = 1.25  # a line that promises this many times the tanh law's gain is said to overstate it
 
 
@@ -41,6 +42,8 @@ class UsefulRegime:
     """``r*`` by the laws."""
     break_even: Estimate
     """Where the gain is used up, by the laws."""
+    law_optimum: Estimate
+    """Where ``tanh(a r + b0) + w (H0 + l r - k r^2)`` is greatest: r* of laws that know that behaviour saturates."""
     budget_up: Estimate
     """Largest positive strength within the budget, by the parabola."""
     budget_down: Estimate
@@ -106,6 +109,7 @@ def useful_regime(
         level=alignment_fit.level,
         optimum=optimum,
         break_even=break_even,
+        law_optimum=case.law_optimum(optimum),
         budget_up=budget_up,
         budget_down=budget_down,
         raw_optimum=raw_optimum,
@@ -190,6 +194,20 @@ class _Case:
             reason = f"s + w l = {worth} is not above zero: the linear loss of helpfulness outweighs the gain"
             return (undefined(reason, self._alignment.level),) * 2
         return self._estimate(ratio / 2, None if ratios is None else ratios / 2), self._estimate(ratio, ratios)
+
+    def law_optimum(self, optimum: Estimate) -> Estimate:
+        """The optimum of the tanh and the parabola, on a fine grid up to twice the optimum of the line."""
+        if optimum.value is None:
+            return undefined(optimum.reason, self._alignment.level)
+        reach = torch.linspace(0, 2 * optimum.value, _FINE, dtype=torch.float64)
+        tanh, parabola = self._alignment.fits["tanh"], self._helpfulness.fits["parabola"]
+        value = reach[(tanh.predict(reach) + self._weight * parabola.predict(reach)).argmax()]
+        draws = None
+        if tanh.inner_draws is not None and parabola.inner_draws is not None:
+            behaviour = tanh.family.values(reach, tanh.inner_draws)
+            helpful = parabola.family.values(reach, parabola.inner_draws).roll(self._offset, 0)
+            draws = reach[(behaviour + self._weight * helpful).argmax(1)]
+        return self._estimate(value, draws)
 
     def budgets(self) -> tuple[Estimate, Estimate]:
         """Largest strengths of either sign within the budget, by the parabola."""

@@ -140,10 +140,10 @@ def test_a_model_that_does_not_stand_resuming_is_run_the_plain_way(monkeypatch, 
     assert torch.allclose(score_vectors(model, ITEMS, HOOK_POINT, vectors), expected, atol=1e-5)
 
 
-def test_a_model_without_an_unembedding_module_gives_the_same(monkeypatch):
+def test_a_model_without_anunembedding_module_gives_the_same(monkeypatch):
     model = open_tiny("gpt2", "bridge")
     expected = score_items(model, ITEMS)
-    monkeypatch.setattr("contrans_lens.evaluation.stacked._unembedding", lambda model: None)
+    monkeypatch.setattr("contrans_lens.evaluation.stacked.unembedding", lambda model: None)
     assert torch.allclose(score_items(model, ITEMS), expected, atol=1e-6)
 
 

@@ -56,6 +56,12 @@ def test_a_good_curve_is_claimed_with_its_slope_and_beats_the_draws():
     assert each.alignment.a.holds(0.5)
     assert each.swing == pytest.approx(math.tanh(1.7) - math.tanh(-1.3), abs=0.02)
     assert each.regime.budget_up.value > 0
+    best = each.regime.law_optimum  # the laws with what they were made of
+    fine = torch.linspace(0, 6, 6001, dtype=torch.float64)
+    a, b0 = each.alignment.a.value, each.alignment.b0.value
+    gain = (a * fine + b0).tanh() + each.helpfulness.linear.value * fine - each.helpfulness.k.value * fine**2
+    assert best.value == pytest.approx(float(fine[gain.argmax()]), abs=2 * each.regime.optimum.value / 400)
+    assert best.low <= best.value <= best.high < each.regime.optimum.value
     family = found.families["random"]
     assert len(family.slopes) == 9
     assert family.p_slope["v"] == family.p_swing["v"] == 0.1
@@ -117,3 +123,4 @@ def test_bands_and_ranks_of_families():
     assert torch.equal(band, torch.stack([means.mean(0), means.amin(0), means.amax(0)]))
     assert rank_p_value([0.1, 0.5, 0.9], 0.5) == 0.75
     assert rank_p_value([0.1] * 19, 0.5) == 0.05
+    assert rank_p_value([-0.9, 0.1], 0.5) == pytest.approx(2 / 3)

@@ -95,6 +95,8 @@ def test_helpfulness_near_zero_is_the_predicted_parabola(toy):
     assert found.measured["k"].value == pytest.approx(curvature, rel=0.05)
     assert found.measured["l"].value == pytest.approx(linear, rel=1e-3)
     assert float(p0.mean()) == pytest.approx(float(means[2]), abs=1e-12)
+    assert predicted["mu_even"].value == pytest.approx(0, abs=1e-9)  # a linear model has no even part
+    assert predicted["k_even"].value == pytest.approx(predicted["k"].value, abs=1e-9)
     assert predicted["l"].value == pytest.approx(linear, rel=1e-3)
     assert predicted["k"].value == pytest.approx(curvature, rel=1e-2)
 
@@ -132,6 +134,17 @@ def test_shifts_equal_their_definitions(architecture, kind):
 
 def curve(values, strengths=(-2.0, -1.0, 0.0, 1.0, 2.0)):
     return Curve(torch.tensor(strengths), torch.tensor(values))
+
+
+def test_what_both_signs_do_alike_is_told_from_what_they_do_apart():
+    r = torch.tensor([-0.4, -0.2, -0.1, 0.0, 0.1, 0.2, 0.4], dtype=torch.float64)
+    mu = Curve(r, r[:, None] * torch.tensor([1.0, -0.5]) + r[:, None] ** 2 * torch.tensor([2.0, 0.4]))
+    sigma = Curve(r, r[:, None].abs() * torch.tensor([0.3, 0.3]))
+    p0 = torch.tensor([0.5, 0.8])
+    found = helpfulness_mechanism(mu, sigma, p0, window=0.4).constants
+    assert found["mu_even"].value == pytest.approx(1.2, abs=1e-6)
+    expected = 0.25 * 2.0 / 2 + 0.16 * 0.4 / 2
+    assert found["k_even"].value - found["k"].value == pytest.approx(expected, abs=1e-6)
 
 
 def test_too_few_strengths_or_items_are_named():
