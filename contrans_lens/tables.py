@@ -94,7 +94,9 @@ def comparison_tables(summary: dict[str, Any]) -> Group:
             continue
         name = row["behaviour"]
         if name not in tables:
-            title = f"{name} ({row['column']}), compared with {summary['reference']}"
+            # The first row of a behaviour is the unsteered model's, which is told by its value and not by effects.
+            base = f"unsteered {row['plus']['value']:.3f}"
+            title = f"{name} ({row['column']}), {base}, compared with {summary['reference']}"
             tables[name] = Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         effect, change, apart = (row[name] for name in ("effect", "change", "difference"))
         tables[name].add_row(

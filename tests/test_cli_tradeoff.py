@@ -1,21 +1,25 @@
+import contextlib
+import functools
+import io
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
-from contrans_lens import cli
+from contrans_lens import cli, models
 from contrans_lens.interventions import Intervention
-from contrans_lens.models import fingerprint, open_model
+from contrans_lens.models import HookedModel, fingerprint, open_model
 from contrans_lens.testbed import model_path
 from contrans_lens.tradeoff import LocalExecutor
 from contrans_lens.tradeoff.result import SweepResult
 from tests.tiny_models import open_tiny
 
 MODEL = ["--model", "embedded:gpt2-target"]
-CONCEPT = ["--concept", "embedded:honesty", "--texts", "embedded:map", "--neutral", "embedded:neutral"]
+NEUTRAL = "Anna has two books.\nThe cat is on the table.\nCount up: one two three four.\n"
 HOOK_POINT = "blocks.1.hook_resid_post"
 
 
@@ -29,11 +33,24 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return 0
 
 
+@functools.cache
+def opened(reference: str | Path, **opening: str | bool | None) -> HookedModel:
+    """A model as it is opened, once for all tests."""
+    return open_model(reference, **opening)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _opened_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "open_model", opened)
+        yield
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two interventions on the embedded model, and one on another model."""
     folder = tmp_path_factory.mktemp("interventions")
-    model = open_model(model_path("gpt2-target"))
+    model = opened(model_path("gpt2-target"))
     vectors = torch.randn(2, model.cfg.d_model, generator=torch.Generator().manual_seed(0))
     for name, vector in zip(("one", "two"), vectors, strict=True):
         made = Intervention(HOOK_POINT, vector, strength=0.5, residual_norm=8.0, fingerprint=fingerprint(model))
@@ -44,53 +61,58 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def short_neutral(tmp_path: Path) -> list[str]:
-    path = tmp_path / "neutral.txt"
-    path.write_text("Anna has two books.\nThe cat is on the table.\nCount up: one two three four.\n")
+@pytest.fixture(scope="module")
+def short_neutral(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    path = tmp_path_factory.mktemp("texts") / "neutral.txt"
+    path.write_text(NEUTRAL)
     return ["--neutral", str(path)]
 
 
-def small_sweep(out: Path, saved: Path, neutral: list[str]) -> list[str]:
-    arguments = ["sweep", *MODEL, "--intervention", str(saved / "one"), *neutral, "--out", str(out)]
-    return [*arguments, "--alignment", "answers:embedded:honesty", "--points", "2", "--draws", "2", "--limit", "6"]
+@dataclass(frozen=True)
+class Swept:
+    """A sweep that was run from the command line."""
+
+    out: Path
+    printed: str
+    arguments: list[str]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory, short_neutral: list[str]) -> Swept:
+    """A concept, read in the embedded model and swept."""
+    out = tmp_path_factory.mktemp("swept")
+    arguments = ["sweep", *MODEL, "--concept", "embedded:honesty", "--texts", "embedded:map", *short_neutral]
+    arguments += ["--hook-point", HOOK_POINT, "--points", "2", "--draws", "2", "--limit", "6", "--json"]
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        assert call(patch, *arguments, "--out", str(out)) == 0
+    return Swept(out, printed.getvalue(), arguments)
 
 
 def test_a_concept_is_swept_from_the_command_line(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, swept: Swept, capsys: pytest.CaptureFixture[str]
 ):
-    out = tmp_path / "out"
-    arguments = ["sweep", *MODEL, *CONCEPT, "--hook-point", HOOK_POINT, "--points", "3", "--draws", "0"]
-    assert call(monkeypatch, *arguments, "--limit", "8", "--out", str(out), "--json") == 0
-    printed = json.loads(capsys.readouterr().out)
-    assert printed == json.loads((out / "result.json").read_text())
+    printed = json.loads(swept.printed)
+    assert printed == json.loads((swept.out / "result.json").read_text())
     assert printed["schema"] == "contrans-lens/tradeoff/1"
     assert printed["command"].startswith("contrans-lens sweep --model embedded:gpt2-target")
     assert printed["plan"]["roles"] == {"alignment": "honesty"}
     assert printed["directions"]["honesty"]["alignment"]["slope0"]["value"] > 0.2
-    assert {"report.html", "curves.csv", "alignment.png", "damage.png"} <= {path.name for path in out.iterdir()}
-    assert call(monkeypatch, "show", str(out)) == 0
+    assert {"report.html", "curves.csv", "alignment.png", "damage.png"} <= {path.name for path in swept.out.iterdir()}
+    result = SweepResult.load(swept.out)
+    assert result.strengths == pytest.approx((-1, -(0.5**1.5), 0, 0.5**1.5, 1))
+    assert result.families == {"random": ["random/0", "random/1"]}
+    assert call(monkeypatch, "show", str(swept.out)) == 0
     shown = capsys.readouterr().out
     assert "slope at 0" in shown
     assert printed["directions"]["honesty"]["claim"] in shown
 
 
 def test_a_sweep_that_was_interrupted_goes_on_and_ends_with_the_same_bytes(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    saved: Path,
-    short_neutral: list[str],
-    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, swept: Swept, capsys: pytest.CaptureFixture[str]
 ):
-    out = tmp_path / "out"
-    arguments = small_sweep(out, saved, short_neutral)
-    assert call(monkeypatch, *arguments) == 0
-    names = ("result.json", "curves.csv", "report.html")
-    whole = {name: (out / name).read_bytes() for name in names}
-    n_units = len(list((out / "units").iterdir()))
-    for path in (*(out / "units").rglob("*"), *(out / name for name in names)):
-        if path.is_file():
-            path.unlink()
+    n_units = len(list((swept.out / "units").iterdir()))
+    arguments = [*swept.arguments, "--out", str(tmp_path)]
     run = LocalExecutor.run
     computed: list[str] = []
 
@@ -105,37 +127,41 @@ def test_a_sweep_that_was_interrupted_goes_on_and_ends_with_the_same_bytes(
             computed.append(done.unit.stage)
             yield done
 
-    capsys.readouterr()
     monkeypatch.setattr(LocalExecutor, "run", interrupted)
     assert call(monkeypatch, *arguments) == 130
     assert "interrupted" in capsys.readouterr().err
-    assert not (out / "result.json").exists()
+    assert not (tmp_path / "result.json").exists()
     monkeypatch.setattr(LocalExecutor, "run", counted)
     assert call(monkeypatch, *arguments) == 0
     assert len(computed) == n_units - 4
-    assert {name: (out / name).read_bytes() for name in names} == whole
-    swept = SweepResult.load(out)
-    # The saved strength is the strength of the run it came from; a sweep counts in the unit of the vector.
-    assert swept.strengths == pytest.approx((-1, -(0.5**1.5), 0, 0.5**1.5, 1))
-    assert swept.families == {"random": ["random/0", "random/1"]}
+    for name in ("result.json", "curves.csv", "report.html"):  # the command tells the folder, all else is the same
+        assert (tmp_path / name).read_text().replace(str(tmp_path), str(swept.out)) == (swept.out / name).read_text()
+
+
+@pytest.mark.xdist_group("ray")
+def test_workers_of_a_cluster_give_the_same_curves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, swept: Swept):
+    pytest.importorskip("ray")
+    assert call(monkeypatch, *swept.arguments, "--ray", "--out", str(tmp_path)) == 0
+    assert (tmp_path / "curves.csv").read_bytes() == (swept.out / "curves.csv").read_bytes()
 
 
 def test_a_sweep_with_a_cost_and_strengths_given_one_by_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, saved: Path, short_neutral: list[str]
 ):
-    arguments = small_sweep(tmp_path / "out", saved, short_neutral)
+    arguments = ["sweep", *MODEL, "--intervention", str(saved / "one"), *short_neutral, "--out", str(tmp_path / "out")]
+    arguments += ["--alignment", "answers:embedded:honesty", "--limit", "6"]
     given = ["--strengths", "-1,-0.5,0,0.5,1", "--draws", "0", "--work", str(tmp_path / "work")]
     given += ["--helpfulness", "choices:embedded:capability", "--helpfulness-column", "p_mean"]
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("Anna has\nThe cat is\n")
     given += ["--also", f"generate:{prompts}@sentiment", "--max-new-tokens", "3"]
     assert call(monkeypatch, *arguments, *given) == 0
-    swept = SweepResult.load(tmp_path / "out")
-    assert swept.strengths == (-1, -0.5, 0, 0.5, 1)
-    assert swept.plan["roles"] == {"alignment": "honesty", "helpfulness": "capability"}
+    result = SweepResult.load(tmp_path / "out")
+    assert result.strengths == (-1, -0.5, 0, 0.5, 1)
+    assert result.plan["roles"] == {"alignment": "honesty", "helpfulness": "capability"}
     shifts = {"honesty shift", "capability shift"}
-    assert set(swept.plan["behaviours"]) == {"honesty", "capability", "neutral", "prompts sentiment", *shifts}
-    assert swept.curve("one", "capability").name == "capability (p_mean) under one"
+    assert set(result.plan["behaviours"]) == {"honesty", "capability", "neutral", "prompts sentiment", *shifts}
+    assert result.curve("one", "capability").name == "capability (p_mean) under one"
     assert list((tmp_path / "work").iterdir())
     assert not (tmp_path / "out" / "units").exists()
 
@@ -162,6 +188,33 @@ def test_methods_are_compared_from_the_command_line(
     assert printed["reference"] == "one"
     assert call(monkeypatch, "show", str(out)) == 0
     assert "compared with one" in capsys.readouterr().out
+
+
+def test_the_unsteered_model_is_measured_alone_and_beside_words(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, short_neutral: list[str], capsys: pytest.CaptureFixture[str]
+):
+    arguments = ["evaluate", *MODEL, *short_neutral, "--behaviour", "choices:embedded:capability", "--limit", "4"]
+    assert call(monkeypatch, *arguments, "--out", str(tmp_path / "alone"), "--json") == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert {row["method"] for row in alone["rows"]} == {"unsteered"}
+    assert {path.name for path in (tmp_path / "alone").iterdir()} == {
+        "result.json",
+        "comparison.csv",
+        "report.html",
+        "values",
+    }
+    [value] = [row["plus"]["value"] for row in alone["rows"] if row["is_primary"]]
+    assert call(monkeypatch, "show", str(tmp_path / "alone")) == 0
+    assert f"unsteered {value:.3f}" in capsys.readouterr().out
+    words = [*arguments, "--behaviour", "answers:embedded:honesty", "--out", str(tmp_path / "words")]
+    assert call(monkeypatch, *words) == 0
+    printed = capsys.readouterr().out
+    assert f"value {value:+.3f}" in printed  # words before the prompt change nothing without them
+    summary = json.loads((tmp_path / "words" / "result.json").read_text())
+    assert {row["method"] for row in summary["rows"]} == {"unsteered", "prompt"}
+    assert summary["reference"] == "unsteered"
+    assert (tmp_path / "words" / "effects.png").exists()
+    assert not (tmp_path / "words" / "differences.png").exists()
 
 
 def test_a_budget_sets_the_strengths(
@@ -207,6 +260,13 @@ def test_what_cannot_be_swept_is_one_line_and_exit_code_two(
     assert not (tmp_path / "out" / "result.json").exists()
 
 
+def test_a_sweep_needs_something_to_write(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert call(monkeypatch, "sweep", *MODEL, "--alignment", "answers:embedded:honesty", "--out", str(tmp_path)) == 2
+    assert "nothing would be written" in capsys.readouterr().err
+
+
 def test_items_longer_than_the_context_are_refused(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -226,7 +286,9 @@ def test_items_longer_than_the_context_are_refused(
     ("arguments", "message"),
     [
         (["--strength", "1", "--kl-budget", "0.1"], "one of them"),
-        ([], "nothing would be written"),
+        (["--strength", "1"], "nothing would be written"),
+        (["--kl-budget", "0.1"], "nothing would be written"),
+        (["--hook-point", HOOK_POINT], "where a concept is written"),
         (["--concept", "embedded:honesty"], "no strength yet"),
         (["--intervention", "other"], "belongs to another"),
     ],

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from contrans_lens.tradeoff import Executor
 
 _NEUTRAL_TOKENS = 64  # of each neutral text, as in a transplant: damage of both can be compared
+_NOTHING = "nothing would be written: give --intervention FOLDER, or --concept NAME to read one here."
 
 
 def sweep(
@@ -89,6 +90,8 @@ def sweep(
     steered = alignment or (None if concept is None else f"answers:{concept}")
     if steered is None:
         raise TradeoffError("give --alignment KIND:PATH, what is steered; with --concept it may be left out.")
+    if not intervention and concept is None:
+        raise TradeoffError(_NOTHING)
     grid = strength_grid(largest, points) if strengths is None else _strengths(strengths)
     specs = [steered, *([] if helpfulness is None else [helpfulness]), *(also or [])]
     behaviours = read_behaviours(specs, BehaviourOptions(limit, seed, max_new_tokens))
@@ -158,7 +161,10 @@ def evaluate(
     device: Device = None,
     as_json: Json = False,
 ) -> None:
-    """Measure behaviours unsteered, steered with both signs, under random directions, and with words in the prompt."""
+    """Measure behaviours unsteered, steered with both signs, under random directions, and with words in the prompt.
+
+    Without an intervention or a concept the model is measured unsteered, and with words where a concept has any.
+    """
     from contrans_lens.evaluation.behaviours import NeutralText
     from contrans_lens.models import open_model
     from contrans_lens.pipeline import inputs
@@ -168,6 +174,8 @@ def evaluate(
 
     if strength is not None and kl_budget is not None:
         raise TradeoffError("--strength gives the strength and --kl-budget solves it; give one of them.")
+    if not intervention and concept is None and (strength is not None or kl_budget is not None):
+        raise TradeoffError(f"--strength and --kl-budget set how strongly is written, but {_NOTHING}")
     if concept is not None and strength is None and kl_budget is None:
         raise TradeoffError("a direction read by --concept has no strength yet; give --strength or --kl-budget.")
     behaviours = read_behaviours(behaviour, BehaviourOptions(limit, seed, max_new_tokens))
@@ -179,7 +187,7 @@ def evaluate(
         found = _directions(opened, intervention, concept, texts, hook_point, estimator, neutral, seed)
         cells = found.cells if strength is None else {n: at_strength(c, strength) for n, c in found.cells.items()}
         methods: dict[str, Method] = {**cells}
-        if draws:
+        if draws and cells:
             methods[RANDOM] = random_like(next(iter(cells.values())), draws, seed)
         if cue is not None:
             methods["prompt"] = cue
@@ -212,14 +220,12 @@ def _directions(
     neutral: str | None,
     seed: int,
 ) -> _Found:
-    """Saved interventions, and the concept that is read here, at the strengths that they have."""
+    """Saved interventions, and the concept that is read here, at the strengths that they have; there may be none."""
     from contrans_lens.pipeline import inputs
     from contrans_lens.pipeline.corpus import build_corpus
     from contrans_lens.pipeline.direction_inputs import concept_direction, saved_cells
     from contrans_lens.pipeline.settings import Settings
 
-    if not folders and concept is None:
-        raise TradeoffError("nothing would be written: give --intervention FOLDER, or --concept NAME to read one here.")
     generic = None if texts is None else inputs.text_reference(texts)
     given = None if neutral is None else inputs.text_reference(neutral)
     cells = saved_cells(folders or [], model)

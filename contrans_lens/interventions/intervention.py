@@ -232,7 +232,8 @@ def save_interventions(folder: Path, interventions: Sequence[Intervention]) -> P
     """
     if not interventions:
         raise InterventionError("there is no intervention to save.")
-    tensors = {f"vector.{index}": each.vector for index, each in enumerate(interventions)}
+    # The same intervention may be given twice, and safetensors refuses tensors that share memory.
+    tensors = {f"vector.{index}": each.vector.clone() for index, each in enumerate(interventions)}
     return save_artifact(Path(folder), KIND, tensors, {"interventions": [each.to_dict() for each in interventions]})
 
 

@@ -6,14 +6,16 @@
 ``choices:FILE[@pairs]``                choice items; ``embedded:capability`` and ``embedded:knowledge`` are shipped
 ``truthfulqa:FILE[@pairs]``             TruthfulQA
 ``mmlu:FILE[@continuation]``            MMLU and its like, lettered; or with the answers themselves as choices
-``bbq:FILE``                            BBQ
-``stereoset:FILE[@intersentence]``      StereoSet, the anti-stereotype against the stereotype
+``bbq:FILE[@choices]``                  BBQ, its bias; or as choice items
+``stereoset:FILE[@TASK]``               StereoSet, how often the stereotype wins; the ``intrasentence`` task (the
+                                        default) or ``intersentence``; or, with ``pairs`` and ``intersentence-pairs``,
+                                        the anti-stereotype against the stereotype
 ``words:FOLDER[@first]``                emotion words after scenarios, whole or by their first tokens
 ``generate:FILE@JUDGE``                 what is written after prompts (one a line), judged by ``sentiment``,
                                         ``refusal``, an emotion, or a lexicon file
 ======================================  ==============================================================================
 
-``@pairs`` sets the best answer against the one wrong answer that counts, for a behaviour in [-1, 1].
+``@pairs`` sets the best answer against the one wrong answer that counts, for a smooth behaviour in [-1, 1].
 """
 
 import hashlib
@@ -23,11 +25,20 @@ from pathlib import Path
 from typing import TypeVar
 
 from contrans_lens.errors import TextError
-from contrans_lens.evaluation.behaviours import Behaviour, Choices, Generations, PairedAnswers, Words
+from contrans_lens.evaluation.behaviours import (
+    BBQBias,
+    Behaviour,
+    Choices,
+    Generations,
+    PairedAnswers,
+    StereoSetBias,
+    Words,
+)
 from contrans_lens.evaluation.lexicon import Lexicon, emotion_lexicon, load_lexicon, refusal
 from contrans_lens.pipeline.inputs import EMBEDDED, concept_reference
 from contrans_lens.pipeline.reading import split_concept
 from contrans_lens.pipeline.settings import Settings
+from contrans_lens.pipeline.thinning import thinned
 from contrans_lens.texts import (
     EMOTIONS,
     ChoiceItem,
@@ -128,6 +139,7 @@ def read_behaviours(specs: Sequence[str], options: BehaviourOptions | None = Non
 
     Raises:
         TextError: a spec names no behaviour, or its file cannot be used.
+        EvaluationError: a file of BBQ that does not say of any item whom the stereotype is about.
     """
     found: list[Behaviour] = []
     for spec in specs:
@@ -141,14 +153,17 @@ def read_behaviour(spec: str, options: BehaviourOptions | None = None) -> Behavi
 
     Raises:
         TextError: the spec names no behaviour, or its file cannot be used.
+        EvaluationError: a file of BBQ that does not say of any item whom the stereotype is about.
     """
     options = options or BehaviourOptions()
     parsed = Spec.parse(spec)
-    return _thinned(_READERS[parsed.kind](parsed, options), options.limit)
+    return thinned(_READERS[parsed.kind](parsed, options), options.limit)
 
 
 def as_helpfulness(behaviour: Behaviour, column: str | None = None) -> Behaviour:
-    """The behaviour on the scale of helpfulness, [0, 1]: paired answers as choices.
+    """The behaviour on the scale of helpfulness, [0, 1]: paired answers and benchmarks of bias as choices.
+
+    Right are the answers that a benchmark of bias calls right: of StereoSet, either sentence that makes sense.
 
     Args:
         behaviour: what may be lost.
@@ -156,6 +171,8 @@ def as_helpfulness(behaviour: Behaviour, column: str | None = None) -> Behaviour
     """
     if isinstance(behaviour, PairedAnswers):
         behaviour = Choices(tuple(choice_items_from_pairs(behaviour.items)), name=behaviour.name)
+    if isinstance(behaviour, BBQBias | StereoSetBias):
+        behaviour = Choices(behaviour.benchmark.items, behaviour.normalise, behaviour.name)
     if column is not None and isinstance(behaviour, Choices | Words):
         behaviour = replace(behaviour, primary=column)
     return behaviour
@@ -211,14 +228,19 @@ def _mmlu(spec: Spec, options: BehaviourOptions) -> Behaviour:
 
 
 def _bbq(spec: Spec, options: BehaviourOptions) -> Behaviour:
-    spec.checked_option()
-    return Choices(_items(read_bbq(spec.path).items, spec), name=_stem(spec))
+    given = spec.checked_option("choices")
+    found = read_bbq(spec.path)
+    items = _items(found.items, spec)
+    return Choices(items, name=_stem(spec)) if given == "choices" else BBQBias(found, name=_stem(spec))
 
 
 def _stereoset(spec: Spec, options: BehaviourOptions) -> Behaviour:
-    known = spec.checked_option("intrasentence", "intersentence")
-    found = read_stereoset(spec.path, "intersentence" if known == "intersentence" else "intrasentence")
-    return PairedAnswers(_items(stereotype_pairs(found), spec), found.name)
+    given = spec.checked_option("intrasentence", "intersentence", "pairs", "intersentence-pairs")
+    found = read_stereoset(spec.path, "intersentence" if given.startswith("intersentence") else "intrasentence")
+    _items(found.items, spec)
+    if given.endswith("pairs"):
+        return PairedAnswers(tuple(stereotype_pairs(found)), found.name)
+    return StereoSetBias(found, name=found.name)
 
 
 def _words(spec: Spec, options: BehaviourOptions) -> Behaviour:
@@ -270,26 +292,6 @@ def _stem(spec: Spec) -> str:
     return Path(spec.path).name.split(".")[0] or spec.kind
 
 
-def _thinned(behaviour: Behaviour, limit: int | None) -> Behaviour:
-    """At most so many items, taken evenly over the list."""
-    if limit is None:
-        return behaviour
-    match behaviour:
-        case Generations():
-            return replace(behaviour, prompts=_evenly(behaviour.prompts, limit), groups=())
-        case PairedAnswers():
-            return replace(behaviour, items=_evenly(behaviour.items, limit))
-        case Choices() | Words():
-            return replace(behaviour, items=_evenly(behaviour.items, limit))
-    return behaviour
-
-
-def _evenly(items: Sequence[_Item], n: int) -> tuple[_Item, ...]:
-    if len(items) <= n:
-        return tuple(items)
-    return tuple(items[int(i * len(items) / n)] for i in range(n))
-
-
 def _renamed(behaviour: Behaviour, taken: set[str]) -> Behaviour:
     if behaviour.name not in taken:
         return behaviour
@@ -298,6 +300,6 @@ def _renamed(behaviour: Behaviour, taken: set[str]) -> Behaviour:
         number += 1
     named = f"{behaviour.name} {number}"
     match behaviour:
-        case PairedAnswers() | Choices() | Words() | Generations():
+        case PairedAnswers() | Choices() | Words() | Generations() | BBQBias() | StereoSetBias():
             return replace(behaviour, name=named)
     return behaviour

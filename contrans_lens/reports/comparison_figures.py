@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from contrans_lens.evaluation import Interval
 from contrans_lens.reports.figures import COLOURS
 from contrans_lens.reports.tradeoff_panels import GREY, PALETTE
-from contrans_lens.tradeoff.comparison import UNSTEERED_ROW
-from contrans_lens.tradeoff.comparison_result import Comparison, ComparisonRow
+from contrans_lens.tradeoff.comparison_result import UNSTEERED_ROW, Comparison, ComparisonRow
 
 _MOST_IN_A_ROW = 4
 

@@ -1,6 +1,6 @@
 """Texts: contrast sets, choice items, benchmarks, splits, readers, templates, chats, corpora, built-in concepts."""
 
-from contrans_lens.texts.bbq import BBQ, BBQBias, BBQRoles, bbq_bias, read_bbq
+from contrans_lens.texts.bbq import BBQ, BBQRoles, BBQScores, bbq_bias, read_bbq
 from contrans_lens.texts.benchmarks import QUESTION_TEMPLATE, Benchmark, Problem
 from contrans_lens.texts.chats import chat_template, without_bos
 from contrans_lens.texts.choices import (
@@ -41,8 +41,8 @@ __all__ = [
     "LETTERED_TEMPLATE",
     "QUESTION_TEMPLATE",
     "TRUTHFULQA_TEMPLATE",
-    "BBQBias",
     "BBQRoles",
+    "BBQScores",
     "Benchmark",
     "ChoiceItem",
     "Columns",

@@ -35,13 +35,12 @@ from contrans_lens.evaluation.budget_search import DamageMeasure
 from contrans_lens.models import HookedModel, fingerprint
 from contrans_lens.models.naming import described, model_name
 from contrans_lens.texts import PromptCue
-from contrans_lens.tradeoff.comparison_result import Comparison, ComparisonRow, DamageRow
+from contrans_lens.tradeoff.comparison_result import UNSTEERED_ROW, Comparison, ComparisonRow, DamageRow
 
 Method = Cell | Sequence[Cell] | PromptCue
 """A direction, a family of control draws, or words."""
 Say = Callable[[str], None]
 
-UNSTEERED_ROW = "unsteered"
 _LARGEST_EXPONENT = 700.0
 
 

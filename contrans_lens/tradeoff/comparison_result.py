@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas
 
 COMPARISON_SCHEMA = "contrans-lens/comparison/1"
+UNSTEERED_ROW = "unsteered"
 _KIND = "comparison"
 
 
@@ -155,10 +156,17 @@ class Comparison:
             "reference": self.reference,
             "rows": [row.to_dict() for row in self.rows],
             "damages": [row.to_dict() for row in self.damages],
+            "whole": {behaviour: self._whole(found) for behaviour, found in self.values.items()},
             "level": self.level,
             "seed": self.seed,
             "command": self.command,
         }
+
+    @staticmethod
+    def _whole(methods: Mapping[str, Measurement]) -> dict[str, dict[str, list[float]]]:
+        """Numbers that are no means over items (bias scores, percentiles), by method: + and - of each draw in turn."""
+        found = {method: {name: each.tolist() for name, each in one.whole.items()} for method, one in methods.items()}
+        return {method: numbers for method, numbers in found.items() if numbers}
 
     def plot(self) -> "matplotlib.figure.Figure":
         """Effects of every method with their intervals, a panel a behaviour, damage beside them."""
@@ -200,6 +208,8 @@ class Comparison:
                 shown = [f"effect {_told(row.effect)}", f"change {_told(row.change)}"]
                 shown += [] if row.difference is None else [f"difference {_told(row.difference)}"]
                 shown += [] if row.p_value is None else [f"p = {row.p_value:.3f}"]
+                if row.method == UNSTEERED_ROW:  # it has no effect; its value is what others are seen against
+                    shown = [f"value {_told(row.plus)}"]
                 found = self.damage(row.method)
                 cost = f"KL {found.kl:.4f}  ppl {found.perplexity:.2f}"
                 lines.append("  ".join([f"{row.behaviour:14s} {row.method:20s}", *shown, cost]))

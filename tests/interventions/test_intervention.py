@@ -216,3 +216,9 @@ def test_it_loads_on_every_back_end_of_its_model_and_on_no_other_model(tmp_path,
     assert Intervention.load(tmp_path, open_tiny("gpt2", kind)) == saved
     with pytest.raises(FingerprintMismatchError):
         Intervention.load(tmp_path, open_tiny("llama", kind))
+
+
+def test_the_same_intervention_can_be_saved_twice(tmp_path):
+    one = Intervention("blocks.0.hook_resid_post", torch.ones(4), unit="absolute")
+    save_interventions(tmp_path, [one, one])
+    assert load_interventions(tmp_path) == [one, one]

@@ -1,10 +1,19 @@
+import itertools
 import json
 from pathlib import Path
 
 import pytest
 
-from contrans_lens.errors import TextError
-from contrans_lens.evaluation.behaviours import Behaviour, Choices, Generations, PairedAnswers, Words
+from contrans_lens.errors import EvaluationError, TextError
+from contrans_lens.evaluation.behaviours import (
+    BBQBias,
+    Behaviour,
+    Choices,
+    Generations,
+    PairedAnswers,
+    StereoSetBias,
+    Words,
+)
 from contrans_lens.pipeline.behaviour_inputs import (
     BehaviourOptions,
     Spec,
@@ -42,7 +51,9 @@ def files(tmp_path: Path, tiny_concept: ContrastSet) -> Path:
     )
     (tmp_path / "law_test.csv").write_text("Who?,he,she,it,they,B\n")
     (tmp_path / "bbq.jsonl").write_text(json.dumps(BBQ))
-    (tmp_path / "stereo.json").write_text(json.dumps({"data": {"intrasentence": [STEREOSET]}}))
+    (tmp_path / "stereo.json").write_text(
+        json.dumps({"data": {task: [STEREOSET] for task in ("intrasentence", "intersentence")}})
+    )
     (tmp_path / "emotions").mkdir()
     for emotion in EMOTIONS:
         (tmp_path / "emotions" / f"{emotion}.json").write_text(json.dumps([f"a scene of {emotion}"]))
@@ -59,8 +70,12 @@ def files(tmp_path: Path, tiny_concept: ContrastSet) -> Path:
         ("truthfulqa:{}/truth.csv@pairs", PairedAnswers, "TruthfulQA", 1),
         ("mmlu:{}/law_test.csv", Choices, "law_test", 1),
         ("mmlu:{}/law_test.csv@continuation", Choices, "law_test", 1),
-        ("bbq:{}/bbq.jsonl", Choices, "bbq", 1),
-        ("stereoset:{}/stereo.json", PairedAnswers, "StereoSet intrasentence", 1),
+        ("bbq:{}/bbq.jsonl", BBQBias, "bbq", 1),
+        ("bbq:{}/bbq.jsonl@choices", Choices, "bbq", 1),
+        ("stereoset:{}/stereo.json", StereoSetBias, "StereoSet intrasentence", 1),
+        ("stereoset:{}/stereo.json@intersentence", StereoSetBias, "StereoSet intersentence", 1),
+        ("stereoset:{}/stereo.json@pairs", PairedAnswers, "StereoSet intrasentence", 1),
+        ("stereoset:{}/stereo.json@intersentence-pairs", PairedAnswers, "StereoSet intersentence", 1),
         ("words:{}/emotions", Words, "emotions", 6),
         ("generate:{}/prompts.txt@refusal", Generations, "prompts refusal", 2),
         ("generate:{}/prompts.txt@fear", Generations, "prompts fear", 2),
@@ -107,6 +122,7 @@ def test_the_presentation_of_lettered_questions_can_be_chosen(files: Path):
         "choices:{}/sums.jsonl@triples",
         "choices:embedded:wisdom",
         "bbq:{}/bbq.jsonl@pairs",
+        "stereoset:{}/stereo.json@choices",
         "mmlu:{}/law_test.csv@upside-down",
         "generate:{}/prompts.txt",
         "generate:{}/prompts.txt@mood",
@@ -134,10 +150,34 @@ def test_a_limit_takes_items_evenly(files: Path):
     assert len(read_behaviour(f"generate:{files}/prompts.txt@refusal", BehaviourOptions(limit=1)).groups) == 1
 
 
+def test_a_limit_takes_questions_of_every_kind(files: Path):
+    told = {"context_condition": "disambig", "label": 1}
+    kinds = [{}, told, {"question_polarity": "nonneg"}, {**told, "question_polarity": "nonneg"}]
+    rows = [{**BBQ, "context": f"A met B on day {n}.", **kinds[n % 4]} for n in range(24)]
+    (files / "many.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = read_behaviour(f"bbq:{files}/many.jsonl", BehaviourOptions(limit=12))
+    assert isinstance(found, BBQBias)
+    kept = [(role.ambiguous, role.negative) for role in found.benchmark.roles]
+    assert {kind: kept.count(kind) for kind in kept} == dict.fromkeys(itertools.product((True, False), repeat=2), 3)
+    days = [int(item.prompt.split("day ")[1].split(".")[0]) for item in found.benchmark]
+    assert days == sorted(days)
+    assert [role.negative for role in found.benchmark.roles] == [day % 4 < 2 for day in days]
+    assert len(read_behaviour(f"stereoset:{files}/stereo.json", BehaviourOptions(limit=2)).groups) == 1
+
+
+def test_a_file_that_names_no_target_has_no_bias(files: Path):
+    row = {**BBQ, "additional_metadata": {"stereotyped_groups": ["baker"]}}
+    (files / "vague.jsonl").write_text(json.dumps(row))
+    with pytest.raises(EvaluationError, match="none of the 1 items"):
+        read_behaviour(f"bbq:{files}/vague.jsonl")
+    assert len(read_behaviour(f"bbq:{files}/vague.jsonl@choices").groups) == 1
+
+
 def test_names_that_come_twice_are_numbered(files: Path):
     (files / "neutral.jsonl").write_text((files / "sums.jsonl").read_text())
     specs = [f"choices:{files}/sums.jsonl"] * 3 + [f"choices:{files}/neutral.jsonl"]
     assert [each.name for each in read_behaviours(specs)] == ["sums", "sums 2", "sums 3", "neutral 2"]
+    assert [each.name for each in read_behaviours([f"bbq:{files}/bbq.jsonl"] * 2)] == ["bbq", "bbq 2"]
 
 
 def test_another_lexicon_is_another_judge(files: Path):
@@ -163,6 +203,10 @@ def test_helpfulness_is_a_probability(files: Path):
     useful = as_helpfulness(pairs)
     assert isinstance(useful, Choices)
     assert useful.items[0].choices == (" good", " bad")
+    for kind in ("bbq:{}/bbq.jsonl", "stereoset:{}/stereo.json"):
+        of_bias = as_helpfulness(read_behaviour(kind.format(files)), "accuracy")
+        assert isinstance(of_bias, Choices)
+        assert of_bias.primary == "accuracy"
     full = as_helpfulness(useful, "p_mean")
     assert isinstance(full, Choices)
     assert full.primary == "p_mean"

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -154,6 +156,16 @@ def test_perplexity_can_be_the_budget(model):
 def test_bad_comparisons_are_refused(model, methods, options, error, message):
     with pytest.raises(error, match=message):
         compare(model, methods, BEHAVIOURS[:1], NeutralText(NEUTRAL), **options)
+
+
+def test_numbers_that_are_no_means_are_in_the_summary(model):
+    class Talking(PairedAnswers):
+        def measure(self, model, cells, *, token_budget=None):
+            found = super().measure(model, cells, token_budget=token_budget)
+            return replace(found, whole={"count": torch.arange(len(cells), dtype=torch.float64)})
+
+    found = compare(model, {"native": METHODS["native"]}, (Talking(PAIRS, "mood"),), NeutralText(NEUTRAL), budget=None)
+    assert found.summary()["whole"] == {"mood": {"unsteered": {"count": [0.0]}, "native": {"count": [1.0, 2.0]}}}
 
 
 def test_unknown_rows_are_named(comparison):

@@ -2,6 +2,7 @@
 
 from contrans_lens.evaluation.behaviours.answers import PairedAnswers
 from contrans_lens.evaluation.behaviours.behaviour import Behaviour, Measurement
+from contrans_lens.evaluation.behaviours.bias import BBQBias, StereoSetBias
 from contrans_lens.evaluation.behaviours.choice_reading import ChoiceReading, read_choices
 from contrans_lens.evaluation.behaviours.choices import Choices, Words
 from contrans_lens.evaluation.behaviours.generations import Generations, Judge
@@ -9,6 +10,7 @@ from contrans_lens.evaluation.behaviours.neutral import NeutralText
 from contrans_lens.evaluation.behaviours.shift import LogitShift
 
 __all__ = [
+    "BBQBias",
     "Behaviour",
     "ChoiceReading",
     "Choices",
@@ -18,6 +20,7 @@ __all__ = [
     "Measurement",
     "NeutralText",
     "PairedAnswers",
+    "StereoSetBias",
     "Words",
     "read_choices",
 ]

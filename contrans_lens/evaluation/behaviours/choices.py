@@ -44,8 +44,7 @@ class Choices(ItemBehaviour[ChoiceItem]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.normalise not in ("none", "tokens", "characters"):
-            raise EvaluationError(f"normalise is {self.normalise!r}; 'none', 'tokens' or 'characters' is expected.")
+        check_normalisation(self.normalise)
 
     @property
     def chance(self) -> float:
@@ -148,8 +147,7 @@ def choice_columns(
         items: the items they belong to.
         normalise: what log-probabilities are divided by before choices are compared.
     """
-    lengths = {"none": reading.mask.long(), "tokens": reading.n_tokens, "characters": reading.n_characters}[normalise]
-    scores = torch.where(reading.mask, reading.log_p / lengths.clamp_min(1), -torch.inf)
+    scores = choice_scores(reading, normalise)
     right = right_choices(items, reading)
     best = torch.zeros_like(right)
     best[torch.arange(len(items)), torch.tensor([item.best_index for item in items])] = True
@@ -168,6 +166,22 @@ def choice_columns(
         rival[torch.arange(len(items)), torch.tensor([each for each in rivals if each is not None])] = True
         columns["mc0"] = _wins(scores, best, best | rival)
     return columns
+
+
+def choice_scores(reading: ChoiceReading, normalise: Normalisation = "none") -> Float[Tensor, "cell item choice"]:
+    """Log-probabilities divided by length as ``normalise`` says, nats; minus infinity where there is no choice."""
+    lengths = {"none": reading.mask.long(), "tokens": reading.n_tokens, "characters": reading.n_characters}[normalise]
+    return torch.where(reading.mask, reading.log_p / lengths.clamp_min(1), -torch.inf)
+
+
+def check_normalisation(normalise: str) -> None:
+    """Check what log-probabilities are divided by.
+
+    Raises:
+        EvaluationError: it is none of the known ones.
+    """
+    if normalise not in ("none", "tokens", "characters"):
+        raise EvaluationError(f"normalise is {normalise!r}; 'none', 'tokens' or 'characters' is expected.")
 
 
 def _chance(items: Sequence[ChoiceItem]) -> float:
