@@ -121,7 +121,7 @@ def _constants(each: DirectionAnalysis) -> list[dict[str, str]]:
             ("k", "curvature of helpfulness: the cost", cost.k),
         ]
     known = {constant.name: constant for constant in tradeoff_figures.predictions(each)}
-    return [
+    rows = [
         {
             "direction": each.direction,
             "name": name,
@@ -132,6 +132,13 @@ def _constants(each: DirectionAnalysis) -> list[dict[str, str]]:
         }
         for name, what, value in named
     ]
+    if each.cost_mechanism is not None:
+        even = shown(each.cost_mechanism.constants["k_even"])
+        what = "the same with what both signs do alike to the logits"
+        rows.append(
+            {"direction": each.direction, "name": "k_even", "what": what, "fit": "", "near": "", "predicted": even}
+        )
+    return rows
 
 
 def _laws(each: DirectionAnalysis) -> list[dict[str, Any]]:
