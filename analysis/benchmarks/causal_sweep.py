@@ -35,7 +35,8 @@ from torch import Tensor, nn
 
 from contrans_lens.evaluation import score_cells
 from contrans_lens.evaluation.continuations import TokenRow, plan_items
-from contrans_lens.evaluation.stacked import StackedRuns, mean_norms
+from contrans_lens.evaluation.norms import mean_norms
+from contrans_lens.evaluation.stacked import StackedRuns
 from contrans_lens.models import HookedModel, TokenBatch, hooks, open_model, resid_post, run, tokenize
 from contrans_lens.testbed import concept, model_path
 from contrans_lens.texts import ContrastSet, EvaluationItem

@@ -35,7 +35,7 @@ from torch import Tensor
 from contrans_lens.evaluation import Cell, scaled
 from contrans_lens.evaluation.behaviours import Choices, NeutralText, PairedAnswers
 from contrans_lens.evaluation.generating import generate_cells
-from contrans_lens.evaluation.stacked import mean_norms
+from contrans_lens.evaluation.norms import mean_norms
 from contrans_lens.interventions import generate
 from contrans_lens.models import HookedModel, hooks, logits, open_model, resid_post, tokenize
 from contrans_lens.testbed import concept, model_path, neutral_texts
@@ -128,7 +128,9 @@ def choice_row(work: Work) -> tuple[dict[str, Callable[[], Any]], dict[str, int]
                 found.append(torch.stack(parts))
         return _restricted(torch.stack(found), work)
 
-    ours = lambda: behaviour.measure(work.model, work.cells).column("p_restricted")  # noqa: E731
+    def ours() -> Tensor:
+        return behaviour.measure(work.model, work.cells).column("p_restricted")
+
     sides: dict[str, Callable[[], Any]] = {
         "ours": ours,
         "a row a choice": restarting,

@@ -170,7 +170,7 @@ def evaluate(
     from contrans_lens.pipeline import inputs
     from contrans_lens.pipeline.behaviour_inputs import BehaviourOptions, prompt_cue, read_behaviours
     from contrans_lens.pipeline.direction_inputs import RANDOM, at_strength, random_like
-    from contrans_lens.tradeoff.comparison import Method, compare
+    from contrans_lens.tradeoff import Method, compare
 
     if strength is not None and kl_budget is not None:
         raise TradeoffError("--strength gives the strength and --kl-budget solves it; give one of them.")

@@ -9,6 +9,7 @@ from contrans_lens.evaluation.controls import (
     covariance_directions,
     mapped_directions,
     random_directions,
+    rank_p_value,
     scale_to_norm,
 )
 from contrans_lens.evaluation.damage import Damage, damage, damage_cells, damage_vectors, report_damage
@@ -64,6 +65,7 @@ __all__ = [
     "paired_difference_ci",
     "prompt_damage",
     "random_directions",
+    "rank_p_value",
     "ratio_ci",
     "refusal_judge",
     "report_damage",

@@ -13,7 +13,7 @@ more. Draws are made on the CPU in float64 from a seed, so the same seed gives t
 device.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -107,6 +107,18 @@ def scale_to_norm(vectors: Float[Tensor, "*batch d_model"], norm: float) -> Floa
     """
     wide = vectors if vectors.dtype == torch.float64 else vectors.float()
     return _scaled(wide, norm).to(vectors.dtype)
+
+
+def rank_p_value(draws: Sequence[float], value: float, *, two_sided: bool = False) -> float:
+    """Rank p-value of ``value`` among control draws: (1 + #{draw >= value}) / (1 + #draws).
+
+    Args:
+        draws: what each draw did.
+        value: what is compared with them.
+        two_sided: compare sizes, where the sign of a draw is arbitrary, as that of a random direction is.
+    """
+    size = abs if two_sided else float
+    return (1 + sum(size(draw) >= size(value) for draw in draws)) / (1 + len(draws))
 
 
 def _gaussian(d_model: int, n: int, seed: int) -> Float[Tensor, "draw d_model"]:

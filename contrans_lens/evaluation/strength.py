@@ -16,8 +16,8 @@ from contrans_lens.errors import EvaluationError
 from contrans_lens.evaluation.budget_search import BudgetSearch, DamageMeasure, SolvedStrength, search_together
 from contrans_lens.evaluation.cells import Cell, Cells, cell_additions, scaled, stacks_as_rows
 from contrans_lens.evaluation.meter import DamageMeter, DamageTotals
+from contrans_lens.evaluation.norms import mean_norms
 from contrans_lens.evaluation.scores import check_cells
-from contrans_lens.evaluation.stacked import mean_norms
 from contrans_lens.models import HookedModel, tokenize
 
 _FIRST_SHARE = 0.25  # first try: this share of the mean residual norm, where useful budgets mostly lie

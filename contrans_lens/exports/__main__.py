@@ -4,6 +4,7 @@
 --model_args pretrained=MODEL,intervention=FOLDER,strength=0.4 --tasks arc_easy``
 """
 
+import importlib
 import sys
 
 from contrans_lens.errors import EvaluationError
@@ -12,7 +13,7 @@ from contrans_lens.errors import EvaluationError
 def main() -> None:
     """Run lm-evaluation-harness' command line."""
     try:
-        from contrans_lens.exports import harness  # noqa: F401  makes the model's name known
+        importlib.import_module("contrans_lens.exports.harness")  # makes the model's name known
     except EvaluationError as error:
         sys.exit(str(error))
     from lm_eval.__main__ import cli_evaluate

@@ -16,7 +16,8 @@ from contrans_lens.errors import EvaluationError
 from contrans_lens.evaluation.stacked import unembedding
 from contrans_lens.interventions import Intervention, steer
 from contrans_lens.models import HookedModel, TokenBatch, generate_tokens, input_device
-from contrans_lens.models.tokens import pad_id, special_id
+from contrans_lens.models.generation import end_ids
+from contrans_lens.models.tokens import pad_id
 
 # Tokens (and their keys and values) continued together, by device, and the least number of rows: a step costs about
 # the same for a few rows as for one.
@@ -132,7 +133,7 @@ def _rounds(
     size: int,
 ) -> Iterator[tuple[int, str]]:
     """Number and text of each prompt as it is finished, in rounds (module docstring)."""
-    ends = _end_ids(model)
+    ends = end_ids(model)
     written: dict[int, list[int]] = {number: [] for number in range(len(prompts))}
     n_new, least = 0, _FIRST_ROUND
     while written:
@@ -194,14 +195,6 @@ def _left_padded(rows: Sequence[list[int]], filler: int) -> TokenBatch:
         offsets=((),) * len(rows),
         truncated=(0,) * len(rows),
     )
-
-
-def _end_ids(model: HookedModel) -> frozenset[int]:
-    """The tokens at which generation ends a row: EOS, and those that a chat model's generation config adds."""
-    config = getattr(getattr(model, "original_model", None), "generation_config", None)
-    listed = getattr(config, "eos_token_id", None)
-    found = {special_id(model, "eos"), *(listed if isinstance(listed, list | tuple) else [listed])}
-    return frozenset(token for token in found if token is not None)
 
 
 def _require_neutral(given: Mapping[str, Any], *, drawn: bool) -> None:

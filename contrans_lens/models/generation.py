@@ -54,7 +54,7 @@ def generate_tokens(
     _check(model, batch, max_new_tokens, temperature)
     device = input_device(model)
     batch = batch.padded("left").to(device)
-    ends = _eos_ids(model) if stop_at_eos else frozenset()
+    ends = end_ids(model) if stop_at_eos else frozenset()
     stop_ids = torch.tensor(sorted(ends), dtype=torch.long, device=device)
     filler = _filler(model, ends)
     generator = _generator(seed) if temperature > 0 else None
@@ -73,9 +73,10 @@ def generate_tokens(
 
 
 def until_end(model: HookedModel, row: list[int]) -> tuple[int, ...]:
-    """The row up to and with its first EOS: what follows it is filling."""
-    eos = model.tokenizer.eos_token_id
-    return tuple(row[: row.index(eos) + 1]) if eos in row else tuple(row)
+    """The row up to and with the first token that ends a text: what follows it is filling."""
+    ends = end_ids(model)
+    end = next((place for place, token in enumerate(row) if token in ends), None)
+    return tuple(row) if end is None else tuple(row[: end + 1])
 
 
 def decode_new(model: HookedModel, prompt: list[int], new: tuple[int, ...]) -> str:
@@ -101,7 +102,7 @@ def _check(model: HookedModel, batch: TokenBatch, max_new_tokens: int, temperatu
         )
 
 
-def _eos_ids(model: HookedModel) -> frozenset[int]:
+def end_ids(model: HookedModel) -> frozenset[int]:
     """The tokens that end a text: EOS, and those of the generation config (chat models have several)."""
     config = getattr(getattr(model, "original_model", None), "generation_config", None)
     listed = getattr(config, "eos_token_id", None)

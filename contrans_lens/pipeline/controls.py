@@ -6,12 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from contrans_lens.evaluation import rank_p_value
 from contrans_lens.pipeline.bench import Bench
 from contrans_lens.pipeline.choice import Choice
 from contrans_lens.pipeline.directions import control_families, unit
 from contrans_lens.pipeline.reading import ConceptReading, PairReading
 from contrans_lens.pipeline.result import Row
-from contrans_lens.pipeline.verdict import CONTROL_ROWS, control_p_value
+from contrans_lens.pipeline.verdict import CONTROL_ROWS
 
 
 def control_rows(
@@ -36,7 +37,7 @@ def control_rows(
         if settings.controls_at == "budget":
             strengths = bench.solve(choice.target, units)
         row, _ = bench.row(name, choice.target, units, strengths, seeds=seeds)
-        rows.append(replace(row, p_value=control_p_value(row.draws, effect)))
+        rows.append(replace(row, p_value=rank_p_value(row.draws, effect)))
     if vector.shape[0] <= moved.shape[0]:
         padded = torch.zeros_like(moved)
         padded[: vector.shape[0]] = vector

@@ -64,10 +64,5 @@ def judge(rows: Sequence[Row], share: Share, layers: LayerReport | None = None) 
     return IN_PART, f"all controls beaten, but the recovered share's lower end is {shown} < {SHARE_FLOOR:.0%}"
 
 
-def control_p_value(draws: Sequence[float], effect: float) -> float:
-    """One-sided rank p-value of ``effect`` among control ``draws``: (1 + #{draw >= effect}) / (1 + #draws)."""
-    return (1 + sum(draw >= effect for draw in draws)) / (1 + len(draws))
-
-
 def _interval(row: Row) -> str:
     return f"{row.effect:+.3f} [{row.effect_ci[0]:+.3f}, {row.effect_ci[1]:+.3f}]"

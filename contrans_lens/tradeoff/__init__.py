@@ -7,7 +7,7 @@ from contrans_lens.tradeoff.analysis import (
     TradeoffResult,
     analyse,
 )
-from contrans_lens.tradeoff.comparison import Method, compare
+from contrans_lens.tradeoff.comparison import compare
 from contrans_lens.tradeoff.comparison_result import Comparison, ComparisonRow, DamageRow
 from contrans_lens.tradeoff.curve import Curve
 from contrans_lens.tradeoff.executors import Executor, LocalExecutor, RayExecutor
@@ -15,6 +15,7 @@ from contrans_lens.tradeoff.fits import AlignmentFit, HelpfulnessFit, fit_alignm
 from contrans_lens.tradeoff.flags import Flag
 from contrans_lens.tradeoff.guards import guard_alignment, guard_degeneration, guard_helpfulness
 from contrans_lens.tradeoff.mechanism import Mechanism, alignment_mechanism, helpfulness_mechanism
+from contrans_lens.tradeoff.methods import Method
 from contrans_lens.tradeoff.plan import SweepPlan, direction, family, strength_grid
 from contrans_lens.tradeoff.planning import tradeoff_plan
 from contrans_lens.tradeoff.regime import UsefulRegime, useful_regime

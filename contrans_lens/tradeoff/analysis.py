@@ -11,6 +11,7 @@ from torch import Tensor
 
 from contrans_lens.artifacts import write_json
 from contrans_lens.errors import TradeoffError
+from contrans_lens.evaluation import rank_p_value
 from contrans_lens.tradeoff.curve import Curve
 from contrans_lens.tradeoff.fits import AlignmentFit, HelpfulnessFit, fit_alignment, fit_helpfulness
 from contrans_lens.tradeoff.flags import Flag
@@ -306,18 +307,14 @@ def _family(
     fits = [fit_alignment(curve, window=settings.window, n_resamples=0) for curve in curves]
     slopes = [fit.slope0.value or 0.0 for fit in fits]
     swings = [swing(curve) for curve in curves]
+    own = {each: (found.alignment.slope0.value or 0.0, found.swing) for each, found in directions.items()}
     return FamilyAnalysis(
         name,
         tuple(slopes),
         tuple(swings),
-        {each: rank_p_value(slopes, found.alignment.slope0.value or 0.0) for each, found in directions.items()},
-        {each: rank_p_value(swings, found.swing) for each, found in directions.items()},
+        {each: rank_p_value(slopes, slope, two_sided=True) for each, (slope, _) in own.items()},
+        {each: rank_p_value(swings, largest, two_sided=True) for each, (_, largest) in own.items()},
     )
-
-
-def rank_p_value(draws: Sequence[float], value: float) -> float:
-    """Rank of ``value`` among control draws, whose sign is arbitrary: (1 + #{|draw| >= |value|}) / (1 + #draws)."""
-    return (1 + sum(abs(draw) >= abs(value) for draw in draws)) / (1 + len(draws))
 
 
 def family_band(result: SweepResult, name: str, behaviour: str) -> Float[Tensor, "3 strength"]:

@@ -14,18 +14,14 @@ compared at the damage of the words.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from contrans_lens.errors import TradeoffError
 from contrans_lens.evaluation import (
     Cell,
-    Interval,
     SolvedStrength,
-    bootstrap_draws_ci,
     prompt_damage,
     scaled,
     solve_directions,
@@ -35,10 +31,10 @@ from contrans_lens.evaluation.budget_search import DamageMeasure
 from contrans_lens.models import HookedModel, fingerprint
 from contrans_lens.models.naming import described, model_name
 from contrans_lens.texts import PromptCue
-from contrans_lens.tradeoff.comparison_result import UNSTEERED_ROW, Comparison, ComparisonRow, DamageRow
+from contrans_lens.tradeoff.comparison_result import UNSTEERED_ROW, Comparison, DamageRow
+from contrans_lens.tradeoff.comparison_rows import ComparisonRows
+from contrans_lens.tradeoff.methods import Method, Methods
 
-Method = Cell | Sequence[Cell] | PromptCue
-"""A direction, a family of control draws, or words."""
 Say = Callable[[str], None]
 
 _LARGEST_EXPONENT = 700.0
@@ -86,7 +82,7 @@ def compare(
         FingerprintMismatchError: a direction was made for another model.
         HookPointError: the model has no such hook point.
     """
-    sides = _Sides.of(methods, behaviours, reference)
+    sides = Methods.of(methods, behaviours, reference)
     words = {name: _word_damage(model, neutral, name, cue) for name, cue in sides.cues.items()}
     if isinstance(budget, str):
         if budget not in words:
@@ -118,7 +114,7 @@ def compare(
         cells = [1 + 2 * number + sign for number in numbers for sign in (0, 1)]
         damages.append(_damage_row(name, damage, cells, level, seed))
     damages += list(words.values())
-    rows = _Rows(sides, measured, worded, strengths, level, seed)
+    rows = ComparisonRows(sides, measured, worded, strengths, level, seed)
     return Comparison(
         model=described(fingerprint(model), model_name(model)),
         budget=budget,
@@ -130,148 +126,6 @@ def compare(
         level=level,
         seed=seed,
     )
-
-
-@dataclass(frozen=True)
-class _Sides:
-    """Methods sorted: directions and draws as numbered cells, words apart."""
-
-    cells: list[Cell]
-    numbers: dict[str, list[int]]
-    """Cells of each method that has cells."""
-    cues: dict[str, PromptCue]
-    reference: str
-
-    @classmethod
-    def of(cls, methods: Mapping[str, Method], behaviours: Sequence[Behaviour], reference: str | None) -> "_Sides":
-        if not behaviours:
-            raise TradeoffError("a comparison needs at least one behaviour.")
-        if UNSTEERED_ROW in methods:
-            raise TradeoffError(f"the name {UNSTEERED_ROW!r} is that of the unsteered model; choose another.")
-        cells: list[Cell] = []
-        numbers: dict[str, list[int]] = {}
-        cues: dict[str, PromptCue] = {}
-        for name, method in methods.items():
-            if isinstance(method, PromptCue):
-                cues[name] = method
-                continue
-            draws = _draws(name, method)
-            numbers[name] = list(range(len(cells), len(cells) + len(draws)))
-            cells += draws
-        single = [name for name, each in numbers.items() if len(each) == 1]
-        chosen = reference if reference is not None else next(iter(single), UNSTEERED_ROW)
-        if chosen not in (*single, UNSTEERED_ROW):
-            raise TradeoffError(
-                f"the reference is {chosen!r}; one of the single directions ({', '.join(single) or 'there are none'}) "
-                f"or {UNSTEERED_ROW!r} was expected."
-            )
-        return cls(cells, numbers, cues, chosen)
-
-
-class _Rows:
-    """Rows of every method and column, from the per-item values."""
-
-    def __init__(
-        self,
-        sides: _Sides,
-        measured: Mapping[str, Measurement],
-        worded: Mapping[tuple[str, str], Measurement],
-        strengths: Sequence[SolvedStrength | None],
-        level: float,
-        seed: int,
-    ) -> None:
-        self._sides, self._measured, self._worded = sides, measured, worded
-        self._strengths, self._level, self._seed = strengths, level, seed
-
-    def all(self) -> list[ComparisonRow]:
-        """Unsteered, then every method, for each column of each behaviour."""
-        rows = []
-        for behaviour, found in self._measured.items():
-            for column in found.columns:
-                base = found.column(column)[0]
-                known = self._reference(found, column)
-                apart = None if self._sides.reference == UNSTEERED_ROW else -known[None]
-                rows.append(self._made(UNSTEERED_ROW, found, base, column, base[None], base[None], apart))
-                rows += [self._row(name, found, base, column, known) for name in self._sides.numbers]
-                rows += [
-                    self._word_row(name, self._worded[name, behaviour], base, column, known)
-                    for name in self._sides.cues
-                    if column in self._worded[name, behaviour].columns
-                ]
-        return rows
-
-    def _row(
-        self, name: str, found: Measurement, base: Float[Tensor, " item"], column: str, known: Float[Tensor, " item"]
-    ) -> ComparisonRow:
-        numbers = self._sides.numbers[name]
-        values = found.column(column)
-        plus, minus = (values[[1 + 2 * number + sign for number in numbers]] for sign in (0, 1))
-        apart = None if self._sides.reference in (name, UNSTEERED_ROW) else plus - minus - known
-        row = self._made(name, found, base, column, plus, minus, apart)
-        solved = [each for number in numbers if (each := self._strengths[number]) is not None]
-        if solved:
-            mean = sum(each.strength for each in solved) / len(solved)
-            row = replace(row, strength=mean, reached=all(each.reached for each in solved))
-        if len(numbers) > 1 and self._sides.reference != UNSTEERED_ROW:
-            effects = (plus - minus).mean(1)
-            beyond = int((effects.abs() >= known.mean().abs()).sum())  # a random direction has no sign of its own
-            row = replace(row, draws=tuple(effects.tolist()), p_value=(1 + beyond) / (1 + len(numbers)))
-        return row
-
-    def _word_row(
-        self, name: str, found: Measurement, base: Float[Tensor, " item"], column: str, known: Float[Tensor, " item"]
-    ) -> ComparisonRow:
-        plus, minus = found.column(column)[:1], found.column(column)[1:]
-        apart = None if self._sides.reference == UNSTEERED_ROW else plus - minus - known
-        return self._made(name, found, base, column, plus, minus, apart)
-
-    def _reference(self, found: Measurement, column: str) -> Float[Tensor, " item"]:
-        """The reference's effect; zero where that is the unsteered model."""
-        values = found.column(column)
-        if self._sides.reference == UNSTEERED_ROW:
-            return torch.zeros_like(values[0])
-        [place] = self._sides.numbers[self._sides.reference]
-        return values[1 + 2 * place] - values[2 + 2 * place]
-
-    def _made(
-        self,
-        name: str,
-        found: Measurement,
-        base: Float[Tensor, " item"],
-        column: str,
-        plus: Float[Tensor, "draw item"],
-        minus: Float[Tensor, "draw item"],
-        apart: Float[Tensor, "draw item"] | None,
-    ) -> ComparisonRow:
-        return ComparisonRow(
-            method=name,
-            n_draws=len(plus),
-            behaviour=found.behaviour,
-            column=column,
-            is_primary=column == found.primary,
-            plus=self._interval(found, plus),
-            minus=self._interval(found, minus),
-            effect=self._interval(found, plus - minus),
-            change=self._interval(found, (plus + minus) / 2 - base),
-            difference=None if apart is None else self._interval(found, apart),
-        )
-
-    def _interval(self, found: Measurement, values: Float[Tensor, "draw item"]) -> Interval:
-        """Over items, and over draws where there are several."""
-        if len(values) > 1:
-            return bootstrap_draws_ci(values, found.groups, level=self._level, seed=self._seed)
-        one = Measurement(found.behaviour, {found.primary: values}, found.primary, found.groups, found.weights)
-        return one.intervals(level=self._level, seed=self._seed)[0]
-
-
-def _draws(name: str, method: Cell | Sequence[Cell]) -> list[Cell]:
-    """The cells of a method: one, or the draws of a family."""
-    if isinstance(method, tuple) and not any(isinstance(each, tuple) for each in method):
-        return [method]
-    draws = [cell for cell in method if isinstance(cell, tuple)]
-    if len(draws) < 2:
-        raise TradeoffError(f"the family {name!r} has {len(draws)} draws; give two or more, twenty are advised.")
-    return draws
 
 
 def _solve(
@@ -344,7 +198,7 @@ def _damage_row(name: str, found: Measurement, cells: Sequence[int], level: floa
     )
 
 
-def _named(found: Measurement, sides: _Sides) -> dict[str, Measurement]:
+def _named(found: Measurement, sides: Methods) -> dict[str, Measurement]:
     """Per-item values by method: cells + and - of each draw in turn."""
     named = {UNSTEERED_ROW: found.of([0])}
     for name, numbers in sides.numbers.items():

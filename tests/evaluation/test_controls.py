@@ -8,6 +8,7 @@ from contrans_lens.evaluation.controls import (
     covariance_directions,
     mapped_directions,
     random_directions,
+    rank_p_value,
     scale_to_norm,
 )
 
@@ -83,3 +84,16 @@ def test_scale_to_norm_keeps_dtype_and_direction():
 def test_bad_input_is_named(call, message):
     with pytest.raises(EvaluationError, match=message):
         call()
+
+
+def test_rank_p_values_count_the_draws_that_reach():
+    assert rank_p_value([0.1, 0.2, 0.3], 0.25) == pytest.approx(2 / 4)
+    assert rank_p_value([0.0] * 19, 1.0) == pytest.approx(0.05)
+    assert rank_p_value([1.0] * 19, 1.0) == 1.0
+    assert rank_p_value([-0.9, 0.1], 0.5) == pytest.approx(1 / 3)
+
+
+def test_where_signs_are_arbitrary_sizes_are_compared():
+    assert rank_p_value([-0.9, 0.1], 0.5, two_sided=True) == pytest.approx(2 / 3)
+    assert rank_p_value([-0.9, 0.1], -0.5, two_sided=True) == pytest.approx(2 / 3)
+    assert rank_p_value([0.1] * 19, 0.5, two_sided=True) == pytest.approx(0.05)

@@ -19,8 +19,9 @@ from contrans_lens.evaluation import (
     stacked,
 )
 from contrans_lens.evaluation.continuations import plan_items
+from contrans_lens.evaluation.norms import mean_norms
 from contrans_lens.evaluation.resuming import common_cut, entry_point, next_block, trimmed
-from contrans_lens.evaluation.stacked import StackedRuns, mean_norms
+from contrans_lens.evaluation.stacked import StackedRuns
 from contrans_lens.models import hooks, logits, open_model, tokenize
 from contrans_lens.texts import EvaluationItem
 from tests.tiny_models import ARCHITECTURES, D_MODEL, KINDS, N_LAYERS, TEXTS, open_tiny, tiny_folder
