@@ -107,3 +107,16 @@ def test_no_prompts_and_no_batch_size(model):
     assert generate(model, [], addition()).texts == ()
     with pytest.raises(InterventionError, match="batch_size"):
         generate(model, PROMPTS, batch_size=0)
+
+
+def test_a_text_ends_at_any_of_the_tokens_that_end_texts():
+    """Chat models have several such tokens; what follows the first of them is filling and no part of the text."""
+    model = open_tiny("gpt2", "bridge", fresh=True)
+    prompts = ["The little fox", "Once upon a time there was a girl who"]
+    plain = generate(model, prompts, max_new_tokens=6)
+    ending = plain.tokens[0][0]
+    config = model.original_model.generation_config
+    config.eos_token_id = [config.eos_token_id, ending]
+    ended = generate(model, prompts, max_new_tokens=6)
+    assert ended.tokens[0] == (ending,)
+    assert all(ending not in tokens[:-1] for tokens in ended.tokens)
