@@ -33,6 +33,10 @@ _DEGENERATION: dict[str, dict[str, float | None]] = {
     "generations": {"repetition": 0.1, "loop": 0.1, "compression": 0.5},
 }
 
+# Readings of helpfulness that logit shifts predict: probabilities among the offered choices or (of answers of one token)
+# in the full vocabulary. A count of right answers has no such law.
+_PREDICTED = {"p_restricted": "", "mc2": "", "p_mean": "_full"}
+
 
 @dataclass(frozen=True)
 class AnalysisSettings:
@@ -285,10 +289,10 @@ def _alignment_mechanism(result: SweepResult, name: str, behaviour: str, common:
 
 
 def _cost_mechanism(result: SweepResult, name: str, behaviour: str, common: dict[str, Any]) -> Mechanism | None:
-    if behaviour + SHIFT not in result.plan["behaviours"]:
+    fitted = result.measurement(name, behaviour).primary
+    if behaviour + SHIFT not in result.plan["behaviours"] or fitted not in _PREDICTED:
         return None
-    # p_mean is a probability in the full vocabulary, every other column one among the offered choices.
-    suffix = "_full" if result.measurement(name, behaviour).primary == "p_mean" else ""
+    suffix = _PREDICTED[fitted]
     mu, sigma = (result.curve(name, behaviour + SHIFT, column + suffix) for column in ("mu", "sigma"))
     unsteered = result.measurement(name, behaviour + SHIFT).column(f"p0{suffix}")[0]
     measured = result.curve(name, behaviour)

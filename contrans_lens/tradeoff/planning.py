@@ -52,9 +52,16 @@ def tradeoff_plan(
 
 
 def shift_of(behaviour: Behaviour) -> LogitShift | None:
-    """The logit shifts of a behaviour's items; None where it has no items with right and wrong answers."""
+    """The logit shifts of a behaviour's items.
+
+    None where it has no items with right and wrong answers, or compares anything but the probabilities of whole answers
+    (lengths normalised, first tokens): shifts of whole answers would not be its own.
+    """
     if isinstance(behaviour, PairedAnswers):
         return LogitShift(tuple(choice_items_from_pairs(behaviour.items)), behaviour.name + SHIFT)
-    if isinstance(behaviour, Choices | Words):
+    whole = (isinstance(behaviour, Choices) and behaviour.normalise == "none") or (
+        isinstance(behaviour, Words) and behaviour.reading == "whole"
+    )
+    if isinstance(behaviour, Choices | Words) and whole:
         return LogitShift(behaviour.items, behaviour.name + SHIFT)
     return None

@@ -5,7 +5,7 @@ import torch
 
 from contrans_lens.errors import TradeoffError
 from contrans_lens.evaluation import score_steered
-from contrans_lens.evaluation.behaviours import Choices, LogitShift, PairedAnswers
+from contrans_lens.evaluation.behaviours import Choices, LogitShift, PairedAnswers, Words
 from contrans_lens.interventions import Intervention, steer
 from contrans_lens.models import logits, tokenize
 from contrans_lens.texts import ChoiceItem, EvaluationItem
@@ -130,6 +130,22 @@ def test_shifts_equal_their_definitions(architecture, kind):
         spread = (share * (shift - mean).square()).sum().sqrt()
         assert float(found.column("sigma_full")[0, number]) == pytest.approx(float(spread), abs=2e-3)
         assert float(found.column("p0_full")[0, number]) == pytest.approx(float(weights[right].sum()), abs=1e-5)
+
+
+def test_only_probabilities_of_whole_answers_are_predicted(toy):
+    def planned(helpfulness):
+        directions = {"v": direction(POST, unit(2))}
+        return tradeoff_plan(directions, PairedAnswers(PAIRS, "b"), strength_grid(1.0, 3), helpfulness=helpfulness)
+
+    def shifts(helpfulness):
+        return [each.name for each in planned(helpfulness).behaviours if each.name.startswith("h ")]
+
+    assert shifts(Choices(CHOICES, name="h")) == shifts(Words(CHOICES, name="h")) == ["h shift"]
+    assert shifts(Choices(CHOICES, "characters", name="h")) == shifts(Words(CHOICES, "first", name="h")) == []
+    of_right = analyse(sweep(toy, planned(Choices(CHOICES, name="h")))).directions["v"]
+    of_counts = analyse(sweep(toy, planned(Choices(CHOICES, name="h", primary="accuracy")))).directions["v"]
+    assert of_right.cost_mechanism is not None
+    assert of_counts.cost_mechanism is None
 
 
 def curve(values, strengths=(-2.0, -1.0, 0.0, 1.0, 2.0)):

@@ -96,7 +96,7 @@ class LogitShift(ItemBehaviour[ChoiceItem]):
         p0 = torch.zeros(1, len(rows), dtype=torch.float64)
         with _final_states(model) as latest:
             for group in runs.groups(checked.widest):
-                # The unsteered cell has no additions, so its stack comes with the first that has none; it is run anew.
+                # Shifts are told from here on: the same rows, in a pass of their own.
                 [(_, plain)] = runs.logits(group)
                 base, origin = log_probabilities(plain)[0, :, 0], latest[0][:, 0]
                 right = torch.stack([plan.right_tokens(index, base.shape[-1]) for index in group]).to(base.device)
