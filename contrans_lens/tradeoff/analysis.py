@@ -33,8 +33,8 @@ _DEGENERATION: dict[str, dict[str, float | None]] = {
     "generations": {"repetition": 0.1, "loop": 0.1, "compression": 0.5},
 }
 
-# Readings of helpfulness that logit shifts predict: probabilities among the offered choices or (of answers of one token)
-# in the full vocabulary. A count of right answers has no such law.
+# Readings of helpfulness that logit shifts predict: probabilities among the offered choices, or in the full vocabulary
+# (of answers of one token). A count of right answers has no such law.
 _PREDICTED = {"p_restricted": "", "mc2": "", "p_mean": "_full"}
 
 
