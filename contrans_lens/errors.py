@@ -58,6 +58,10 @@ class LayerError(ContransLensError):
     """Probes or similarities that cannot be computed from what was given."""
 
 
+class PaceError(ContransLensError, ValueError):
+    """A concept dictionary, a partition or a sparse decomposition cannot be made or used as asked."""
+
+
 class SelectionError(ContransLensError, ValueError):
     """No layer or strength can be chosen from what was given."""
 

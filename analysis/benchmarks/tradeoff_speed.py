@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from contrans_lens.evaluation import Cell, scaled
+from contrans_lens.evaluation import Cell, scaled, written_vectors
 from contrans_lens.evaluation.behaviours import Choices, NeutralText, PairedAnswers
 from contrans_lens.evaluation.generating import generate_cells
 from contrans_lens.evaluation.norms import mean_norms
@@ -71,7 +71,7 @@ class Work:
 
     def added(self, cell: Cell) -> dict[str, Callable[[Tensor], Tensor]]:
         """The hook of a plain loop."""
-        delta = cell[0].delta().float() if cell else torch.zeros(self.model.cfg.d_model)
+        delta = written_vectors(cell)[0].delta().float() if cell else torch.zeros(self.model.cfg.d_model)
         return {self.hook_point: lambda activation: activation + delta}
 
 

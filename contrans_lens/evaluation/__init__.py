@@ -4,7 +4,7 @@ Whole behaviours (choices, words, answers, generations, neutral text) are in :mo
 """
 
 from contrans_lens.evaluation.budget_search import SolvedStrength
-from contrans_lens.evaluation.cells import UNSTEERED, Cell, Cells, scaled
+from contrans_lens.evaluation.cells import UNSTEERED, Cell, Cells, scaled, written_vectors
 from contrans_lens.evaluation.controls import (
     covariance_directions,
     mapped_directions,
@@ -81,4 +81,5 @@ __all__ = [
     "solve_strengths",
     "weighted_mean_cis",
     "wilson_ci",
+    "written_vectors",
 ]

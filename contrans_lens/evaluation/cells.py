@@ -8,20 +8,20 @@ clamps, acts at some positions only) is run by itself. The numbers are the same;
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from contrans_lens.errors import EvaluationError, HookPointError
+from contrans_lens.errors import EvaluationError, HookPointError, InterventionError
 from contrans_lens.evaluation.continuations import TokenRow
 from contrans_lens.evaluation.resuming import pass_order
 from contrans_lens.evaluation.stacked import StackedRuns, Within
-from contrans_lens.interventions import All, Intervention, steer
+from contrans_lens.interventions import All, Edit, Intervention, steer
 from contrans_lens.models import HookedModel, TokenBatch, check_hook_points, layer_of
 
-Cell = tuple[Intervention, ...]
+Cell = tuple[Edit, ...]
 """Interventions that act together; none is the unsteered model."""
 
 UNSTEERED: Cell = ()
@@ -124,18 +124,31 @@ def cell_additions(cell: Cell) -> dict[str, Float[Tensor, " d_model"]]:
         HookPointError: a hook point lies in no block.
     """
     summed: dict[str, Tensor] = {}
-    for each in sorted(cell, key=lambda one: pass_order(one.hook_point)):
+    for each in sorted(written_vectors(cell), key=lambda one: pass_order(one.hook_point)):
         if not each.is_neutral:
             summed[each.hook_point] = summed.get(each.hook_point, 0) + each.delta()
     return summed
 
 
-def _is_addition(each: Intervention) -> bool:
+def written_vectors(cell: Cell) -> list[Intervention]:
+    """The cell as interventions, each of which has a vector.
+
+    Raises:
+        InterventionError: it holds an edit that has none, such as a removal of dictionary concepts.
+    """
+    vectors = [each for each in cell if isinstance(each, Intervention)]
+    if len(vectors) < len(cell):
+        other = next(each for each in cell if not isinstance(each, Intervention))
+        raise InterventionError(f"{other} writes no vector of its own; an intervention with one was expected here.")
+    return vectors
+
+
+def _is_addition(each: Edit) -> bool:
     try:
         layer_of(each.hook_point)
     except HookPointError:
         return False
-    return each.op == "add" and isinstance(each.positions, All)
+    return isinstance(each, Intervention) and each.op == "add" and isinstance(each.positions, All)
 
 
 def _checked(model: HookedModel, cells: Sequence[Cell]) -> Iterator[Cell]:
@@ -146,7 +159,7 @@ def _checked(model: HookedModel, cells: Sequence[Cell]) -> Iterator[Cell]:
     seen: set[int] = set()
     names: dict[str, None] = {}
     for number, cell in enumerate(cells):
-        if not isinstance(cell, tuple) or not all(isinstance(each, Intervention) for each in cell):
+        if not isinstance(cell, tuple) or not all(isinstance(each, Edit) for each in cell):
             raise EvaluationError(f"cell {number} is {cell!r}; a tuple of interventions was expected.")
         for each in cell:
             if id(each.fingerprint) not in seen:
@@ -158,7 +171,7 @@ def _checked(model: HookedModel, cells: Sequence[Cell]) -> Iterator[Cell]:
                     f"the vector of cell {number} for {each.hook_point} has width {each.d_model}, but the model has "
                     f"d_model {model.cfg.d_model}. A vector of another model is carried over by a map first."
                 )
-        yield tuple(replace(each, fingerprint=None) for each in cell)
+        yield tuple(each.unchecked() for each in cell)
     check_hook_points(model, list(names))
 
 
@@ -180,15 +193,15 @@ def _stacks(model: HookedModel, cells: Sequence[Cell]) -> Iterator[CellStack]:
         yield CellStack((number,), {}, steering(model, cells[number]))
 
 
-def steering(model: HookedModel, interventions: Intervention | Sequence[Intervention]) -> Within:
+def steering(model: HookedModel, interventions: Edit | Sequence[Edit]) -> Within:
     """What opens the steering context of one batch of token rows, with the models checked once.
 
     It is opened batch by batch, because positions depend on the rows and the unsteered model is run in between.
     """
-    chosen = (interventions,) if isinstance(interventions, Intervention) else tuple(interventions)
+    chosen = (interventions,) if isinstance(interventions, Edit) else tuple(interventions)
     for each in chosen:
         each.require_model(model)
-    unchecked = [replace(each, fingerprint=None) for each in chosen]
+    unchecked = [each.unchecked() for each in chosen]
 
     def within(batch: TokenBatch, rows: list[TokenRow]) -> AbstractContextManager[object]:
         return steer(

@@ -86,23 +86,29 @@ def plan_items(model: HookedModel, items: Sequence[EvaluationItem]) -> list[Toke
     return list(rows.values())
 
 
-def plan_texts(model: HookedModel, texts: Sequence[str], max_tokens: int | None) -> tuple[list[TokenRow], list[bool]]:
+def plan_texts(
+    model: HookedModel, texts: Sequence[str], max_tokens: int | None, prompt_tokens: int | None = None
+) -> tuple[list[TokenRow], list[bool]]:
     """Neutral texts as sequences whose every next token is read; the second list says which were cut.
 
-    The last token is only predicted, so it is not run. ``item`` of the reads is the number of the text.
+    The last token is only predicted, so it is not run. ``item`` of the reads is the number of the text. With
+    ``prompt_tokens`` the first so many tokens (BOS included) are the text's prompt, and only what follows is read.
 
     Raises:
-        EvaluationError: a text with nothing to predict (one token).
+        EvaluationError: a text with nothing to predict (one token, or no more than its prompt).
         TextError: no texts, or an empty one.
     """
     batch = tokenize(model, list(texts), truncate="right", max_length=max_tokens)
     rows = []
     for number, text in enumerate(texts):
         ids = batch.tokens[number][batch.mask[number]].tolist()
-        if len(ids) < 2:
-            raise EvaluationError(f"text {number} ({text[:_SHOWN]!r}) has no token to predict; leave it out.")
-        reads = [Read(number, position, token, 1) for position, token in enumerate(ids[1:])]
-        rows.append(TokenRow(ids[:-1], batch.offsets[number][:-1], text, len(ids) - 1, batch.bos, reads))
+        first = prompt_tokens or 1
+        if len(ids) <= first:
+            after = "" if prompt_tokens is None else f" after a prompt of {prompt_tokens}"
+            raise EvaluationError(f"text {number} ({text[:_SHOWN]!r}) has no token to predict{after}; leave it out.")
+        reads = [Read(number, position, ids[position + 1], 1) for position in range(first - 1, len(ids) - 1)]
+        length = len(ids) - 1 if prompt_tokens is None else prompt_tokens
+        rows.append(TokenRow(ids[:-1], batch.offsets[number][:-1], text, length, batch.bos, reads))
     return rows, [cut > 0 for cut in batch.truncated]
 
 

@@ -26,7 +26,7 @@ from contrans_lens.errors import EvaluationError
 from contrans_lens.evaluation.cells import steering
 from contrans_lens.evaluation.intervals import weighted_mean_cis
 from contrans_lens.evaluation.meter import DamageMeter, DamageTotals
-from contrans_lens.interventions import Intervention
+from contrans_lens.interventions import Edit
 from contrans_lens.models import HookedModel
 
 _LARGEST_EXPONENT = 700.0  # exp() beyond this is not a finite float
@@ -82,9 +82,10 @@ class Damage:
 def damage(
     model: HookedModel,
     texts: Sequence[str],
-    interventions: Intervention | Sequence[Intervention] = (),
+    interventions: Edit | Sequence[Edit] = (),
     *,
     max_tokens: int | None = None,
+    prompt_tokens: int | None = None,
     token_budget: int | None = None,
 ) -> Damage:
     """Damage of interventions on neutral text.
@@ -94,6 +95,8 @@ def damage(
         texts: neutral texts.
         interventions: what is done to the residual stream, together.
         max_tokens: use at most this many tokens of each text; the model's context if None.
+        prompt_tokens: take the first so many tokens of each text (BOS included) for its prompt, and measure what
+            follows; needed where interventions begin at the end of the prompt. None: everything is measured.
         token_budget: most tokens in one forward pass; chosen by device if None.
 
     Raises:
@@ -101,7 +104,7 @@ def damage(
         TextError: no texts, or an empty one.
         InterventionError: an intervention does not fit the model.
     """
-    meter = DamageMeter(model, texts, max_tokens=max_tokens, token_budget=token_budget)
+    meter = DamageMeter(model, texts, max_tokens=max_tokens, prompt_tokens=prompt_tokens, token_budget=token_budget)
     return report_damage(meter, meter.totals(None, within=steering(model, interventions)))[0]
 
 

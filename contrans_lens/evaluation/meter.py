@@ -57,19 +57,22 @@ class DamageMeter:
         hook_point: str | Sequence[str] | None = None,
         *,
         max_tokens: int | None = None,
+        prompt_tokens: int | None = None,
         token_budget: int | None = None,
         fan_out: bool | None = None,
         details: bool = True,
     ) -> None:
         """Tokenise the texts; see :func:`damage_vectors` for the arguments and what is raised.
 
+        With ``prompt_tokens`` the first so many tokens of each text are its prompt and damage is that of what follows:
+        what edits that begin where a prompt ends must be measured on.
         Several hook points may be given; they are then measured with :meth:`cell_totals`. Without ``details`` neither
         total variation nor changed tokens are measured, which a search for a strength has no use for.
         """
         self._details = details
         self._model = model
         self._hook_points = [hook_point] if isinstance(hook_point, str) else list(hook_point or ())
-        rows, truncated = plan_texts(model, texts, max_tokens)
+        rows, truncated = plan_texts(model, texts, max_tokens, prompt_tokens)
         self._runs = StackedRuns(model, rows, self._hook_points, token_budget=token_budget, fan_out=fan_out)
         self.truncated_texts: int = sum(truncated)
         """Texts of which only the beginning is used."""

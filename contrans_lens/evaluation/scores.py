@@ -16,7 +16,7 @@ from contrans_lens.errors import EvaluationError
 from contrans_lens.evaluation.cells import Cell, Cells, stack_logits, steering
 from contrans_lens.evaluation.continuations import plan_items
 from contrans_lens.evaluation.stacked import StackedRuns
-from contrans_lens.interventions import Intervention
+from contrans_lens.interventions import Edit
 from contrans_lens.models import HookedModel
 from contrans_lens.texts import EvaluationItem
 
@@ -26,7 +26,7 @@ Measure = Literal["probability", "log_odds"]
 def score_items(
     model: HookedModel,
     items: Sequence[EvaluationItem],
-    interventions: Intervention | Sequence[Intervention] = (),
+    interventions: Edit | Sequence[Edit] = (),
     *,
     measure: Measure = "probability",
     batch_size: int | None = None,

@@ -183,6 +183,7 @@ def solve_directions(
     max_strength: float | None = None,
     checks: int = 4,
     max_tokens: int | None = None,
+    prompt_tokens: int | None = None,
     token_budget: int | None = None,
 ) -> list[SolvedStrength]:
     """:func:`solve_strength` for directions: interventions at one or several hook points whose strengths grow together.
@@ -199,6 +200,7 @@ def solve_directions(
             directions that project out or clamp.
         checks: strengths tried in search of an earlier crossing.
         max_tokens: use at most this many tokens of each text.
+        prompt_tokens: first tokens of each text that are its prompt, as in :func:`contrans_lens.evaluation.damage`.
         token_budget: most tokens in one forward pass.
 
     Raises:
@@ -209,7 +211,15 @@ def solve_directions(
     _check_budget(budget, measure, max_strength)
     checked = Cells(model, directions)
     names = checked.first_hook_points
-    meter = DamageMeter(model, texts, names, max_tokens=max_tokens, token_budget=token_budget, details=False)
+    meter = DamageMeter(
+        model,
+        texts,
+        names,
+        max_tokens=max_tokens,
+        prompt_tokens=prompt_tokens,
+        token_budget=token_budget,
+        details=False,
+    )
     additions = {n: cell_additions(cell) for n, cell in enumerate(checked.cells) if stacks_as_rows(cell)}
     written = list(dict.fromkeys(name for each in additions.values() for name in each))
     batch = tokenize(model, list(texts), truncate="right", max_length=max_tokens)

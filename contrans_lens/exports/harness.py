@@ -19,7 +19,7 @@ from contrans_lens.evaluation.stacked import StackedRuns
 from contrans_lens.exports.opening import open_steered, rows_at_once
 from contrans_lens.exports.requests import Answer, Name, buckets, plan_requests, read_answers
 from contrans_lens.exports.writing import Decoding, write
-from contrans_lens.interventions import Intervention, steer
+from contrans_lens.interventions import Edit, steer
 from contrans_lens.models import HookedModel, TokenBatch, input_device, parameter_dtype
 from contrans_lens.models.tokens import model_tokenizer, special_id
 from contrans_lens.residuals.progress import token_progress
@@ -57,7 +57,7 @@ class SteeredLM(TemplateLM):
     def __init__(
         self,
         model: HookedModel,
-        interventions: Intervention | Sequence[Intervention] = (),
+        interventions: Edit | Sequence[Edit] = (),
         *,
         batch_size: int | str | None = None,
         token_budget: int | None = None,
@@ -85,10 +85,10 @@ class SteeredLM(TemplateLM):
         super().__init__()
         self.model = model
         self.tokenizer = model_tokenizer(model)
-        self.interventions = (interventions,) if isinstance(interventions, Intervention) else tuple(interventions)
+        self.interventions = (interventions,) if isinstance(interventions, Edit) else tuple(interventions)
         with steer(model, self.interventions):
             pass  # refuses what does not fit, once: a fingerprint reads the weights, which is too much for each batch
-        self._unchecked = [replace(each, fingerprint=None) for each in self.interventions]
+        self._unchecked = [each.unchecked() for each in self.interventions]
         self._bos = special_id(model, "bos")
         if add_bos and self._bos is None:
             raise EvaluationError("add_bos=True, but the model's tokenizer has no BOS token; use add_bos=False.")

@@ -21,13 +21,13 @@ from torch import Tensor
 
 from contrans_lens.errors import EvaluationError
 from contrans_lens.evaluation.resampling import expanded_percentiles, group_table, resampled_sums
-from contrans_lens.interventions import Intervention
+from contrans_lens.interventions import Edit
 from contrans_lens.models import HookedModel
 
 UNSTEERED = "unsteered"
 """Name of the run without interventions."""
 
-Chosen = Intervention | Sequence[Intervention]
+Chosen = Edit | Sequence[Edit]
 _OURS = ("model", "model_args", "tasks", "log_samples", "use_cache", "batch_size", "bootstrap_iters")
 _NUMBERS = (int, float, np.number, np.bool_)
 _TOLERANCE = 1e-6  # within which a function of the mean is the reported metric

@@ -14,7 +14,7 @@ import torch
 
 from contrans_lens.errors import EvaluationError
 from contrans_lens.evaluation.stacked import unembedding
-from contrans_lens.interventions import Intervention, steer
+from contrans_lens.interventions import Edit, steer
 from contrans_lens.models import HookedModel, TokenBatch, generate_tokens, input_device
 from contrans_lens.models.generation import end_ids
 from contrans_lens.models.tokens import pad_id
@@ -90,7 +90,7 @@ def write(
     model: HookedModel,
     prompts: Sequence[list[int]],
     decoding: Decoding,
-    interventions: Sequence[Intervention],
+    interventions: Sequence[Edit],
     *,
     batch_size: int | None = None,
     token_budget: int | None = None,
@@ -129,7 +129,7 @@ def _rounds(
     model: HookedModel,
     prompts: Sequence[list[int]],
     decoding: Decoding,
-    interventions: Sequence[Intervention],
+    interventions: Sequence[Edit],
     size: int,
 ) -> Iterator[tuple[int, str]]:
     """Number and text of each prompt as it is finished, in rounds (module docstring)."""
@@ -161,7 +161,7 @@ def _round(
     written: Sequence[list[int]],
     temperature: float,
     n_tokens: int,
-    interventions: Sequence[Intervention],
+    interventions: Sequence[Edit],
 ) -> list[list[int]]:
     """The next tokens of every row, up to ``n_tokens``; what follows an EOS is filling."""
     batch = _left_padded([prompt + new for prompt, new in zip(prompts, written, strict=True)], pad_id(model))

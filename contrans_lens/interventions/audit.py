@@ -30,6 +30,30 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """What a decomposition at one token found, and what was taken out because of it."""
+
+    hook_point: str
+    """Name of the hook point."""
+    sequence: int
+    """Number of the prompt batch within the run, from 0."""
+    row: int
+    """Row of the batch."""
+    position: int
+    """Number of the token among the row's real tokens, from 0."""
+    found: tuple[tuple[str, float], ...]
+    """Concepts with their coefficients, in the residual's own units, the largest first."""
+    removed: tuple[tuple[str, float], ...]
+    """Those among them that were taken out. A negative coefficient means that the concept was *added*."""
+    norm: float
+    """Norm of the activation."""
+    residual: float
+    """Norm of the part of the activation that no concept explains."""
+    removed_norm: float
+    """Norm of what was taken out, strength included."""
+
+
+@dataclass(frozen=True)
 class Audit:
     """Every change of a run, in the order in which they were made.
 
@@ -39,6 +63,8 @@ class Audit:
 
     changes: tuple[Change, ...]
     """One entry for each token, hook point and forward pass."""
+    findings: tuple[Finding, ...] = ()
+    """What decompositions found, where an edit decomposes."""
 
     @property
     def changed(self) -> frozenset[tuple[str, int, int, int]]:
@@ -52,6 +78,28 @@ class Audit:
     def to_rows(self) -> list[dict[str, Any]]:
         """The changes as JSON-serialisable rows."""
         return [dict(vars(each)) for each in self.changes]
+
+    def concepts(self, hook_point: str | None = None, *, removed: bool = True) -> list[tuple[str, str, float, int]]:
+        """What decompositions found, summed up: ``(hook point, concept, mean coefficient, tokens)``.
+
+        The mean is over the tokens at which the concept was found; concepts come by the sum of their absolute
+        coefficients, largest first, hook point by hook point in the order of the run.
+
+        Args:
+            hook_point: one of them only.
+            removed: what was taken out; otherwise everything that was found.
+        """
+        shares: dict[str, dict[str, list[float]]] = {}
+        for each in self.findings:
+            if hook_point in (None, each.hook_point):
+                of_point = shares.setdefault(each.hook_point, {})
+                for name, coefficient in each.removed if removed else each.found:
+                    of_point.setdefault(name, []).append(coefficient)
+        return [
+            (point, name, sum(values) / len(values), len(values))
+            for point, of_point in shares.items()
+            for name, values in sorted(of_point.items(), key=lambda item: -sum(map(abs, item[1])))
+        ]
 
     def __len__(self) -> int:
         return len(self.changes)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from contrans_lens.errors import InterventionError
-from contrans_lens.interventions.audit import Audit, Change
-from contrans_lens.interventions.intervention import Intervention
+from contrans_lens.interventions.audit import Audit, Change, Finding
+from contrans_lens.interventions.edit import Edit
 from contrans_lens.interventions.positions import FromMarker
 from contrans_lens.interventions.steering import steer
 from contrans_lens.models import HookedModel, generate_tokens, tokenize
@@ -34,7 +34,7 @@ class Generation:
 def generate(
     model: HookedModel,
     prompts: Sequence[str],
-    interventions: Intervention | Sequence[Intervention] = (),
+    interventions: Edit | Sequence[Edit] = (),
     *,
     max_new_tokens: int = 40,
     temperature: float = 0.0,
@@ -67,16 +67,17 @@ def generate(
     """
     if batch_size is not None and batch_size < 1:
         raise InterventionError(f"batch_size is {batch_size}; at least 1 is expected.")
-    chosen = (interventions,) if isinstance(interventions, Intervention) else tuple(interventions)
+    chosen = (interventions,) if isinstance(interventions, Edit) else tuple(interventions)
     for each in chosen:
         if isinstance(each.positions, FromMarker):
             each.positions.require_in(prompts)
         each.require_model(model)
     # Checked once above: a fingerprint reads the weights, which is too much for each batch.
-    unchecked = [replace(each, fingerprint=None) for each in chosen]
+    unchecked = [each.unchecked() for each in chosen]
     texts: list[str] = []
     tokens: list[tuple[int, ...]] = []
     changes: list[Change] = []
+    findings: list[Finding] = []
     size = batch_size or DEFAULT_BATCH_SIZE
     for start in range(0, len(prompts), size):
         batch = tokenize(model, list(prompts[start : start + size]), padding_side="left")
@@ -92,8 +93,10 @@ def generate(
             )
         if audit:
             changes += [replace(each, row=each.row + start) for each in session.audit.changes]
+            findings += [replace(each, row=each.row + start) for each in session.audit.findings]
         for prompt, mask, row in zip(batch.tokens, batch.mask, new.tolist(), strict=True):
             written = until_end(model, row) if stop_at_eos else tuple(row)
             tokens.append(written)
             texts.append(decode_new(model, prompt[mask].tolist(), written))
-    return Generation(tuple(prompts), tuple(texts), tuple(tokens), Audit(tuple(changes)) if audit else None)
+    recorded = Audit(tuple(changes), tuple(findings)) if audit else None
+    return Generation(tuple(prompts), tuple(texts), tuple(tokens), recorded)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from hashlib import sha256
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
@@ -128,6 +129,10 @@ class Intervention:
         """The same intervention at another strength."""
         return replace(self, strength=strength)
 
+    def unchecked(self) -> "Intervention":
+        """The same intervention without its fingerprint, for a model that it was compared with before."""
+        return replace(self, fingerprint=None)
+
     def __neg__(self) -> "Intervention":
         """The same intervention in the minus direction."""
         return replace(self, strength=-self.strength)
@@ -166,6 +171,11 @@ class Intervention:
         body["positions"] = positions_to_dict(self.positions)
         body["fingerprint"] = None if self.fingerprint is None else self.fingerprint.to_dict()
         return body
+
+    def to_key(self) -> dict[str, Any]:
+        """Everything besides the model that decides what it does: the key of kept results."""
+        body = {name: value for name, value in self.to_dict().items() if name not in ("fingerprint", "label")}
+        return {**body, "sha256": sha256(self.vector.double().contiguous().numpy().tobytes()).hexdigest()}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any], vector: Float[Tensor, " d_model"]) -> "Intervention":

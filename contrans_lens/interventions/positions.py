@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from jaxtyping import Bool, Int
-from torch import Tensor
+from torch import Tensor, arange
 
 from contrans_lens.errors import InterventionError
 
@@ -64,6 +64,19 @@ class PromptRows:
         if self.lengths is None:
             return [self.width] * self.size
         return [self.column(row, length) for row, length in enumerate(self.lengths)]
+
+    def last_columns(self) -> list[int]:
+        """Column of each row's last real prompt token: what the first generated token is predicted from.
+
+        Raises:
+            InterventionError: a row has no real token.
+        """
+        if self.lengths is not None:
+            return [self.column(row, length - 1) for row, length in enumerate(self.lengths)]
+        if not bool(self.mask.any(dim=1).all()):
+            raise InterventionError("a row of the prompt has no real token; leave empty prompts out.")
+        columns = self.mask.long() * (1 + arange(self.width))
+        return [int(column) - 1 for column in columns.max(dim=1).values.tolist()]
 
     def text(self, row: int) -> str:
         """The text of the row's prompt, as given or decoded from its real tokens.
@@ -143,6 +156,15 @@ class Generated:
 
 
 @dataclass(frozen=True)
+class Continuation:
+    """The last token of the prompt and everything after it: all positions that predict a generated token."""
+
+    def bounds(self, prompt: PromptRows) -> list[Bounds]:
+        """Column bounds of each row."""
+        return [(column, None) for column in prompt.last_columns()]
+
+
+@dataclass(frozen=True)
 class Between:
     """Real tokens number ``start`` up to and without ``stop`` of each row, from 0, BOS included.
 
@@ -216,17 +238,19 @@ class FromMarker:
         return found
 
 
-Positions = All | Prompt | Generated | Between | FromMarker
+Positions = All | Prompt | Generated | Continuation | Between | FromMarker
 """What an intervention's ``positions`` may be."""
 
 ALL = All()
 PROMPT = Prompt()
 GENERATED = Generated()
+CONTINUATION = Continuation()
 
 _KINDS: dict[str, type[Positions]] = {
     "all": All,
     "prompt": Prompt,
     "generated": Generated,
+    "continuation": Continuation,
     "between": Between,
     "from_marker": FromMarker,
 }

@@ -9,11 +9,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from contrans_lens.errors import HookPointError, InterventionError
-from contrans_lens.interventions.audit import Audit, Change, changes_of
-from contrans_lens.interventions.intervention import Intervention
-from contrans_lens.interventions.operations import check_width, prepared
+from contrans_lens.interventions.audit import Audit, Change, Finding, changes_of
+from contrans_lens.interventions.edit import Edit, PassOperation
+from contrans_lens.interventions.operations import Operation, check_width, prepared
 from contrans_lens.interventions.passes import ForwardPass, SequenceTracker, watch
-from contrans_lens.interventions.positions import All, Bounds, Generated, Positions, Prompt
+from contrans_lens.interventions.positions import All, Bounds, Continuation, Generated, Positions, Prompt
 from contrans_lens.interventions.suspension import SUSPENDED
 from contrans_lens.models import HookedModel, HookFunction, TokenBatch, check_hook_points, hooks, layer_of
 
@@ -22,9 +22,10 @@ from contrans_lens.models import HookedModel, HookFunction, TokenBatch, check_ho
 class SteeringSession:
     """What :func:`steer` yields: the interventions in force and, where asked for, the audit so far."""
 
-    interventions: tuple[Intervention, ...]
+    interventions: tuple[Edit, ...]
     """In the order in which they apply."""
     _changes: list[Change] | None = field(default=None, repr=False)
+    _findings: list[Finding] = field(default_factory=list, repr=False)
 
     @property
     def audit(self) -> Audit:
@@ -35,13 +36,13 @@ class SteeringSession:
         """
         if self._changes is None:
             raise InterventionError("nothing was recorded; call steer(..., audit=True).")
-        return Audit(tuple(self._changes))
+        return Audit(tuple(self._changes), tuple(self._findings))
 
 
 @contextmanager
 def steer(
     model: HookedModel,
-    interventions: Intervention | Sequence[Intervention],
+    interventions: Edit | Sequence[Edit],
     *,
     batch: TokenBatch | None = None,
     texts: Sequence[str] | None = None,
@@ -71,7 +72,7 @@ def steer(
         InterventionError: a vector has another width than its hook point; a marker is absent in a row;
             positions cannot be told (embeddings given, cache filled outside the block).
     """
-    chosen = (interventions,) if isinstance(interventions, Intervention) else tuple(interventions)
+    chosen = (interventions,) if isinstance(interventions, Edit) else tuple(interventions)
     _check_interventions(model, chosen, audit)
     _check_rows(batch, texts, prompt_lengths)
     active = [each for each in chosen if not each.is_neutral]
@@ -79,15 +80,18 @@ def steer(
     with ExitStack() as stack:
         if active:
             names = list(dict.fromkeys(each.hook_point for each in active))
-            grouped = {name: [each for each in active if each.hook_point == name] for name in names}
-            if audit or any(not isinstance(each.positions, All) for each in active):
+            grouped = {
+                name: [(each.compile(), each.positions) for each in active if each.hook_point == name] for name in names
+            }
+            steps = [step for group in grouped.values() for step in group]
+            if audit or any(isinstance(made, PassOperation) or not isinstance(at, All) for made, at in steps):
                 tracker = SequenceTracker(
                     batch=batch,
                     texts=None if texts is None else tuple(texts),
                     lengths=None if prompt_lengths is None else tuple(int(length) for length in prompt_lengths),
                     decode=_decoder(model),
                 )
-                placed = {name: _PlacedHook(name, group, tracker, session._changes) for name, group in grouped.items()}
+                placed = {name: _PlacedHook(name, group, tracker, session) for name, group in grouped.items()}
                 stack.enter_context(hooks(model, placed))
                 stack.enter_context(watch(model, tracker, names))
             else:
@@ -143,6 +147,9 @@ def add_rows(
         yield
 
 
+_Step = tuple[Operation | PassOperation, Positions]
+
+
 class _Placement:
     """Which columns of a pass one intervention acts on."""
 
@@ -155,7 +162,7 @@ class _Placement:
         """Whether the whole pass is acted on, or none of it, or else the mask ``[batch, width]``."""
         if isinstance(self._positions, All):
             return True
-        if isinstance(self._positions, Prompt | Generated):
+        if isinstance(self._positions, Prompt | Generated | Continuation):
             _require_known_prompt(current)
         if self._sequence != current.sequence:
             self._bounds = self._positions.bounds(current.prompt)
@@ -177,14 +184,15 @@ class _PlacedHook:
     def __init__(
         self,
         hook_point: str,
-        group: Sequence[Intervention],
+        group: Sequence[_Step],
         tracker: SequenceTracker,
-        changes: list[Change] | None,
+        session: SteeringSession,
     ) -> None:
         self._hook_point = hook_point
-        self._steps = [(each.compile(), _Placement(each.positions)) for each in group]
+        self._steps = [(operation, _Placement(positions)) for operation, positions in group]
         self._tracker = tracker
-        self._changes = changes
+        self._changes = session._changes
+        self._findings = None if session._changes is None else session._findings
         self._last_pass = -1
 
     def __call__(self, activation: Tensor) -> Tensor | None:
@@ -204,7 +212,11 @@ class _PlacedHook:
         steered = activation
         for operation, placement in self._steps:
             where = placement(current, activation.device)
-            if isinstance(where, Tensor):
+            if isinstance(operation, PassOperation):
+                if where is not False:
+                    real = current.mask()[:, current.start :].to(activation.device)
+                    steered = operation.on_pass(steered, real & where, current, self._findings)
+            elif isinstance(where, Tensor):
                 steered = torch.where(where.unsqueeze(-1), operation(steered), steered)
             elif where:
                 steered = operation(steered)
@@ -215,9 +227,9 @@ class _PlacedHook:
         return steered
 
 
-def _everywhere(group: Sequence[Intervention]) -> HookFunction:
+def _everywhere(group: Sequence[_Step]) -> HookFunction:
     """The hook for interventions at ALL positions: nothing but their arithmetic."""
-    operations = [each.compile() for each in group]
+    operations = [operation for operation, _ in group if not isinstance(operation, PassOperation)]
 
     def apply(activation: Tensor) -> Tensor | None:
         if SUSPENDED.get():
@@ -242,7 +254,7 @@ def _require_known_prompt(current: ForwardPass) -> None:
         )
 
 
-def _check_interventions(model: HookedModel, chosen: tuple[Intervention, ...], audit: bool) -> None:
+def _check_interventions(model: HookedModel, chosen: tuple[Edit, ...], audit: bool) -> None:
     # Those that act are checked when their hooks are attached: listing the hook points of a bridge is not free.
     if neutral := [each.hook_point for each in chosen if each.is_neutral]:
         check_hook_points(model, neutral)

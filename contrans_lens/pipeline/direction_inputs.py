@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from contrans_lens.errors import HookPointError, TradeoffError
-from contrans_lens.evaluation import Cell, random_directions, scaled
+from contrans_lens.evaluation import Cell, random_directions, scaled, written_vectors
 from contrans_lens.interventions import load_interventions
 from contrans_lens.models import HookedModel, check_hook_points, residual_hook_points
 from contrans_lens.pipeline.corpus import build_corpus
@@ -60,13 +60,18 @@ def at_strength(cell: Cell, strength: float) -> Cell:
 
 
 def random_like(cell: Cell, draws: int, seed: int = 0) -> list[Cell]:
-    """Control draws: the same hook points, norms and strengths, in random directions."""
+    """Control draws: the same hook points, norms and strengths, in random directions.
+
+    Raises:
+        InterventionError: the cell holds an edit that writes no vector.
+    """
+    written = written_vectors(cell)
     vectors = [
         random_directions(each.d_model, draws, float(each.vector.double().norm()), seed + place * _NEXT_DRAW)
-        for place, each in enumerate(cell)
+        for place, each in enumerate(written)
     ]
     return [
-        tuple(replace(each, vector=own[draw], label=RANDOM) for each, own in zip(cell, vectors, strict=True))
+        tuple(replace(each, vector=own[draw], label=RANDOM) for each, own in zip(written, vectors, strict=True))
         for draw in range(draws)
     ]
 
@@ -75,7 +80,9 @@ def random_families(directions: dict[str, Cell], draws: int, seed: int = 0) -> d
     """Random draws for every set of hook points and norms among the directions; one family where they share it."""
     places: dict[tuple[object, ...], str] = {}
     for name, cell in directions.items():
-        key = tuple((each.hook_point, each.op, each.unit, each.residual_norm, each.strength) for each in cell)
+        key = tuple(
+            (each.hook_point, each.op, each.unit, each.residual_norm, each.strength) for each in written_vectors(cell)
+        )
         places.setdefault(key, name)
     if draws < 1:
         return {}

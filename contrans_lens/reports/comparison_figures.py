@@ -46,7 +46,8 @@ def effect_panel(axis: Axes, comparison: Comparison, behaviour: str) -> None:
         axis.plot(row.draws, [height] * len(row.draws), ".", color=colour, alpha=0.35, ms=5)
         _interval(axis, row.effect, height, colour)
     axis.axvline(0, color="black", lw=0.6)
-    _finish(axis, comparison, "effect: value(+) − value(−)", f"{behaviour} ({_column(comparison, behaviour)})")
+    effect = "effect: value(+) − value(−)" if comparison.signs == "both" else "effect: value − unsteered"
+    _finish(axis, comparison, effect, f"{behaviour} ({_column(comparison, behaviour)})")
 
 
 def change_panel(axis: Axes, comparison: Comparison, behaviour: str) -> None:
@@ -75,9 +76,11 @@ def sign_panel(axis: Axes, comparison: Comparison, behaviour: str) -> None:
     axis.axvline(unsteered.value, color="black", lw=0.8, ls=":")
     for height, row in _placed(comparison, behaviour):
         colour = _colour(comparison, row.method)
-        for each, marker, shift in ((row.plus, ">", 0.14), (row.minus, "<", -0.14)):
+        sides = [(row.plus, ">", 0.14), (row.minus, "<", -0.14)]
+        for each, marker, shift in sides if comparison.signs == "both" else [(row.plus, "o", 0.0)]:
             _interval(axis, each, height + shift, colour, marker)
-    _finish(axis, comparison, f"{_column(comparison, behaviour)}: ▸ with +, ◂ with −", behaviour)
+    shown = ": ▸ with +, ◂ with −" if comparison.signs == "both" else ""
+    _finish(axis, comparison, f"{_column(comparison, behaviour)}{shown}", behaviour)
 
 
 def damage_panel(axis: Axes, comparison: Comparison) -> None:

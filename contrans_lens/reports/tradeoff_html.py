@@ -76,7 +76,10 @@ def _comparison_figures(comparison: Comparison) -> dict[str, Callable[[Compariso
     if not comparison_figures.methods(comparison):
         return {}
     compared = any(row.difference is not None for row in comparison.rows)
-    return {name: draw for name, draw in COMPARISON_FIGURES.items() if compared or name != "differences"}
+    left_out = set() if compared else {"differences"}
+    # With one sign there is nothing that both do alike.
+    left_out |= set() if comparison.signs == "both" else {"changes"}
+    return {name: draw for name, draw in COMPARISON_FIGURES.items() if name not in left_out}
 
 
 def _tradeoff_figures(result: TradeoffResult) -> dict[str, Callable[[TradeoffResult], Figure]]:

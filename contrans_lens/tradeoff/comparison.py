@@ -8,6 +8,11 @@ that neither costs more. What is compared is the antisymmetric effect, paired by
     difference = effect - effect of the reference
     change     = (value(+) + value(-)) / 2 - value(unsteered)    what both signs do alike: the cost of helpfulness
 
+What has no meaningful minus direction, such as taking concepts out, is compared with ``signs="plus"``: strengths are
+solved for the plus direction alone, and the unsteered model takes the place of the minus one::
+
+    effect     = value(+) - value(unsteered)
+
 Words have no strength: they are shown at the damage that they do, and ``budget`` may name them, so that vectors are
 compared at the damage of the words.
 """
@@ -31,7 +36,7 @@ from contrans_lens.evaluation.budget_search import DamageMeasure
 from contrans_lens.models import HookedModel, fingerprint
 from contrans_lens.models.naming import described, model_name
 from contrans_lens.texts import PromptCue
-from contrans_lens.tradeoff.comparison_result import UNSTEERED_ROW, Comparison, DamageRow
+from contrans_lens.tradeoff.comparison_result import UNSTEERED_ROW, Comparison, DamageRow, Signs
 from contrans_lens.tradeoff.comparison_rows import ComparisonRows
 from contrans_lens.tradeoff.methods import Method, Methods
 
@@ -49,6 +54,7 @@ def compare(
     budget: float | str | None,
     measure: DamageMeasure = "kl",
     reference: str | None = None,
+    signs: Signs = "both",
     max_strength: float | None = None,
     tolerance: float = 0.02,
     level: float = 0.95,
@@ -69,6 +75,7 @@ def compare(
         measure: what a number given as ``budget`` is in.
         reference: the direction that the others are compared with; None: the first one, or ``"unsteered"`` where there
             is none.
+        signs: ``"both"``, or ``"plus"``: every method as it is given against the unsteered model.
         max_strength: largest multiple of a direction that is tried.
         tolerance: relative, of solved strengths.
         level: coverage of intervals.
@@ -83,7 +90,8 @@ def compare(
         HookPointError: the model has no such hook point.
     """
     sides = Methods.of(methods, behaviours, reference)
-    words = {name: _word_damage(model, neutral, name, cue) for name, cue in sides.cues.items()}
+    both = signs == "both"
+    words = {name: _word_damage(model, neutral, name, cue, both) for name, cue in sides.cues.items()}
     if isinstance(budget, str):
         if budget not in words:
             raise TradeoffError(f"the budget names {budget!r}; of words there are {', '.join(words) or 'none'}.")
@@ -91,30 +99,29 @@ def compare(
     strengths: list[SolvedStrength | None] = [None] * len(sides.cells)
     if budget is not None and sides.cells:
         say(f"solving {len(sides.cells)} strengths for a {measure} of {budget:.4g}")
-        strengths = _solve(model, neutral, sides.cells, budget, measure, max_strength, tolerance, token_budget)
+        strengths = _solve(model, neutral, sides.cells, both, budget, measure, max_strength, tolerance, token_budget)
     signed: list[Cell] = [()]
     for cell, solved in zip(sides.cells, strengths, strict=True):
         multiple = 1.0 if solved is None else solved.strength
-        signed += [scaled(cell, multiple), scaled(cell, -multiple)]
+        signed += [scaled(cell, multiple), scaled(cell, -multiple) if both else ()]
     measured: dict[str, Measurement] = {}
     worded: dict[tuple[str, str], Measurement] = {}
     for behaviour in behaviours:
         say(f"measuring {behaviour.name}")
         measured[behaviour.name] = behaviour.measure(model, signed, token_budget=token_budget)
         for name, cue in sides.cues.items():
-            both = [
-                behaviour.with_prefix(prefix).measure(model, [()], token_budget=token_budget)
-                for prefix in (cue.positive, cue.negative)
-            ]
-            worded[name, behaviour.name] = _joined(both)
+            asked = [behaviour.with_prefix(cue.positive), behaviour.with_prefix(cue.negative) if both else behaviour]
+            worded[name, behaviour.name] = _joined(
+                [each.measure(model, [()], token_budget=token_budget) for each in asked]
+            )
     say("measuring damage")
     damage = neutral.measure(model, signed, token_budget=token_budget)
     damages = [_damage_row(UNSTEERED_ROW, damage, [0], level, seed)]
     for name, numbers in sides.numbers.items():
-        cells = [1 + 2 * number + sign for number in numbers for sign in (0, 1)]
+        cells = [1 + 2 * number + sign for number in numbers for sign in ((0, 1) if both else (0,))]
         damages.append(_damage_row(name, damage, cells, level, seed))
     damages += list(words.values())
-    rows = ComparisonRows(sides, measured, worded, strengths, level, seed)
+    rows = ComparisonRows(sides, measured, worded, strengths, level, seed, both)
     return Comparison(
         model=described(fingerprint(model), model_name(model)),
         budget=budget,
@@ -125,6 +132,7 @@ def compare(
         values={behaviour: _named(found, sides) for behaviour, found in measured.items()},
         level=level,
         seed=seed,
+        signs=signs,
     )
 
 
@@ -132,24 +140,28 @@ def _solve(
     model: HookedModel,
     neutral: NeutralText,
     cells: Sequence[Cell],
+    both: bool,
     budget: float,
     measure: DamageMeasure,
     max_strength: float | None,
     tolerance: float,
     token_budget: int | None,
 ) -> list[SolvedStrength | None]:
-    """For every direction the smaller strength of its two signs."""
+    """For every direction the smaller strength of its two signs, or that of the plus sign alone."""
     solved = solve_directions(
         model,
         neutral.texts,
-        [*cells, *(scaled(cell, -1.0) for cell in cells)],
+        [*cells, *(scaled(cell, -1.0) for cell in cells if both)],
         budget=budget,
         measure=measure,
         tolerance=tolerance,
         max_strength=max_strength,
         max_tokens=neutral.max_tokens,
+        prompt_tokens=neutral.prompt_tokens,
         token_budget=token_budget,
     )
+    if not both:
+        return list(solved)
     pairs = zip(solved[: len(cells)], solved[len(cells) :], strict=True)
     return [min(pair, key=lambda each: each.strength) for pair in pairs]
 
@@ -161,15 +173,15 @@ def _joined(both: Sequence[Measurement]) -> Measurement:
     return replace(first, columns=columns, whole={})
 
 
-def _word_damage(model: HookedModel, neutral: NeutralText, name: str, cue: PromptCue) -> DamageRow:
+def _word_damage(model: HookedModel, neutral: NeutralText, name: str, cue: PromptCue, both: bool) -> DamageRow:
     costs = [
         prompt_damage(model, neutral.texts, prefix, max_tokens=neutral.max_tokens)
-        for prefix in (cue.positive, cue.negative)
+        for prefix in ((cue.positive, cue.negative) if both else (cue.positive,))
     ]
     return DamageRow(
         method=name,
-        kl=sum(each.kl for each in costs) / 2,
-        perplexity=math.sqrt(costs[0].perplexity * costs[1].perplexity),
+        kl=sum(each.kl for each in costs) / len(costs),
+        perplexity=math.prod(each.perplexity for each in costs) ** (1 / len(costs)),
     )
 
 

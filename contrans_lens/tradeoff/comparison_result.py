@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 COMPARISON_SCHEMA = "contrans-lens/comparison/1"
 UNSTEERED_ROW = "unsteered"
+Signs = Literal["both", "plus"]
 _KIND = "comparison"
 
 
@@ -36,11 +37,11 @@ class ComparisonRow:
     plus: Interval
     """Written with this sign, or the positive words before the prompt."""
     minus: Interval
-    """With the other."""
+    """With the other; where one sign was written, the unsteered model."""
     effect: Interval
-    """plus - minus, paired by item."""
+    """plus - minus, paired by item; plus - unsteered where one sign was written."""
     change: Interval
-    """(plus + minus) / 2 - unsteered, paired by item: what both signs do alike."""
+    """(plus + minus) / 2 - unsteered, paired by item: what both signs do alike; the effect where one was written."""
     difference: Interval | None
     """effect minus the reference's, paired by item; None for the reference itself."""
     strength: float | None = None
@@ -59,7 +60,7 @@ class ComparisonRow:
 
 @dataclass(frozen=True)
 class DamageRow:
-    """What a method does to neutral text, mean over both signs and all draws."""
+    """What a method does to neutral text, mean over the signs written and all draws."""
 
     method: str
     kl: float
@@ -97,6 +98,8 @@ class Comparison:
     """By behaviour and method, per-item values: for each draw, written with this sign and with the other."""
     level: float = 0.95
     seed: int = 0
+    signs: Signs = "both"
+    """``plus``: every method was written as given and compared with the unsteered model."""
     command: str | None = field(default=None)
 
     def row(self, method: str, behaviour: str, column: str | None = None) -> ComparisonRow:
@@ -154,6 +157,7 @@ class Comparison:
             "budget": self.budget,
             "measure": self.measure,
             "reference": self.reference,
+            "signs": self.signs,
             "rows": [row.to_dict() for row in self.rows],
             "damages": [row.to_dict() for row in self.damages],
             "whole": {behaviour: self._whole(found) for behaviour, found in self.values.items()},

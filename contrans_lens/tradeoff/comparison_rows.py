@@ -24,9 +24,11 @@ class ComparisonRows:
         strengths: Sequence[SolvedStrength | None],
         level: float,
         seed: int,
+        both: bool = True,
     ) -> None:
         self._sides, self._measured, self._worded = sides, measured, worded
         self._strengths, self._level, self._seed = strengths, level, seed
+        self._both = both
 
     def all(self) -> list[ComparisonRow]:
         """Unsteered, then every method, for each column of each behaviour."""
@@ -98,7 +100,7 @@ class ComparisonRows:
             plus=self._interval(found, plus),
             minus=self._interval(found, minus),
             effect=self._interval(found, plus - minus),
-            change=self._interval(found, (plus + minus) / 2 - base),
+            change=self._interval(found, (plus + minus) / 2 - base if self._both else plus - base),
             difference=None if apart is None else self._interval(found, apart),
         )
 

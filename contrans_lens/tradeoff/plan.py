@@ -136,7 +136,7 @@ class SweepPlan:
 
     def key(self, unit: Unit) -> dict[str, Any]:
         """Everything besides the model that decides the numbers of a unit, JSON values."""
-        direction = [_described(each) for each in self.directions[unit.direction]]
+        direction = [each.to_key() for each in self.directions[unit.direction]]
         return {
             "direction": direction,
             "behaviour": self._digests[unit.behaviour],
@@ -183,12 +183,6 @@ def direction(
     """
     made = Intervention(hook_point, vector, residual_norm=residual_norm or 1.0, label=label, **options)
     return (replace(made, vector=made.direction()),)
-
-
-def _described(each: Intervention) -> dict[str, Any]:
-    # The fingerprint is compared with the model and is in the key by way of it.
-    body = {name: value for name, value in each.to_dict().items() if name not in ("fingerprint", "label")}
-    return {**body, "sha256": _digest(each.vector.double().contiguous().numpy().tobytes())}
 
 
 def _digest(data: bytes) -> str:

@@ -108,6 +108,18 @@ def test_unsteered_log_probabilities_need_not_be_kept(monkeypatch):
     assert damage_vectors(model, TEXTS, HOOK_POINT, additions(3)) == expected
 
 
+def test_damage_after_a_prompt_leaves_its_tokens_out():
+    model, vector = open_tiny("gpt2", KINDS[0]), additions(1)[0]
+    kl, _, _ = hf_damage("gpt2", model, vector)
+    adding = Intervention(HOOK_POINT, vector, unit="absolute")
+    long = [index for index, each in enumerate(kl) if len(each) > 6]
+    found = damage(model, [TEXTS[index] for index in long], adding, prompt_tokens=5)
+    after = torch.cat([kl[index][4:] for index in long])
+    assert found.kl == pytest.approx(float(after.mean()), rel=1e-3)
+    with pytest.raises(EvaluationError, match="after a prompt of 100"):
+        damage(model, TEXTS, adding, prompt_tokens=100)
+
+
 def test_a_single_text_has_no_interval_and_long_texts_are_cut_and_counted():
     model = open_tiny("gpt2", "bridge")
     [alone] = damage_vectors(model, TEXTS[:1], HOOK_POINT, additions(1))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from contrans_lens.errors import InterventionError
 from contrans_lens.interventions import (
     ALL,
+    CONTINUATION,
     GENERATED,
     PROMPT,
     Between,
@@ -54,6 +55,14 @@ def test_prompt_lengths_count_real_tokens_of_each_row():
     assert PROMPT.bounds(rows(LEFT, lengths=(2, 3))) == [(0, 4), (0, 3)]
     assert GENERATED.bounds(rows(RIGHT, lengths=(2, 3))) == [(2, None), (3, None)]
     assert GENERATED.bounds(rows(RIGHT, lengths=(3, 5))) == [(5, None), (5, None)]
+
+
+def test_continuation_begins_at_the_last_real_token_of_the_prompt():
+    assert CONTINUATION.bounds(rows(LEFT)) == [(4, None), (4, None)]
+    assert CONTINUATION.bounds(rows(RIGHT)) == [(2, None), (4, None)]
+    assert CONTINUATION.bounds(rows(LEFT, lengths=(2, 3))) == [(3, None), (2, None)]
+    with pytest.raises(InterventionError, match="no real token"):
+        CONTINUATION.bounds(rows(torch.tensor([[F, F], [T, T]])))
 
 
 def test_between_counts_real_tokens_and_goes_on_into_what_is_generated():
@@ -132,7 +141,7 @@ def test_a_marker_needs_text():
 
 @pytest.mark.parametrize(
     "positions",
-    [ALL, PROMPT, GENERATED, Between(2), Between(0, 3), FromMarker("é:"), FromMarker("a", "first", True)],
+    [ALL, PROMPT, GENERATED, CONTINUATION, Between(2), Between(0, 3), FromMarker("é:"), FromMarker("a", "first", True)],
 )
 def test_positions_survive_json(positions):
     assert positions_from_dict(json.loads(json.dumps(positions_to_dict(positions)))) == positions

@@ -174,3 +174,29 @@ def test_unknown_rows_are_named(comparison):
     with pytest.raises(TradeoffError, match="no method 'x'"):
         comparison.damage("x")
     assert torch.is_tensor(comparison.values["mood"]["random"].column())
+
+
+def test_with_one_sign_methods_are_compared_with_the_unsteered_model(model, tmp_path):
+    neutral = NeutralText(NEUTRAL)
+    found = compare(model, METHODS, BEHAVIOURS[:1], neutral, budget=0.02, reference="native", signs="plus")
+    groups = [item.group for item in PAIRS]
+    base = 2 * score_items(model, PAIRS) - 1
+    for name in ("transplanted", "native"):
+        row = found.row(name, "mood")
+        cell = scaled(METHODS[name], row.strength)
+        assert damage(model, NEUTRAL, cell).kl == pytest.approx(0.02, rel=0.03)
+        assert found.damage(name).kl == pytest.approx(damage(model, NEUTRAL, cell).kl, rel=1e-3)
+        expected = bootstrap_mean_ci(2 * score_items(model, PAIRS, cell) - 1 - base, groups)
+        assert (row.effect.value, row.effect.low) == pytest.approx((expected.value, expected.low), abs=1e-4)
+        assert row.change == row.effect
+        assert row.minus.value == pytest.approx(float(base.mean()), abs=1e-6)
+    words = found.row("words", "mood")
+    prompted = BEHAVIOURS[0].with_prefix(CUE.positive).measure(model, [()]).column("expectation")[0]
+    assert words.effect.value == pytest.approx(float((prompted - base).mean()), abs=1e-5)
+    cost = prompt_damage(model, NEUTRAL, CUE.positive)
+    assert found.damage("words").kl == pytest.approx(cost.kl, rel=1e-6)
+    assert found.damage("words").perplexity == pytest.approx(cost.perplexity, rel=1e-6)
+    folder = found.save(tmp_path / "one sign")
+    assert found.summary()["signs"] == "plus"
+    assert (folder / "effects.png").exists() and not (folder / "changes.png").exists()
+    assert "both signs alike" not in (folder / "report.html").read_text()

@@ -24,6 +24,9 @@ class NeutralText:
     texts: tuple[str, ...]
     max_tokens: int | None = None
     """Use at most this many tokens of each text; the model's context if None."""
+    prompt_tokens: int | None = None
+    """First tokens of each text (BOS included) that are its prompt: only what follows is measured. Needed where
+    interventions begin at the end of the prompt; None measures everything."""
     name: str = "neutral"
     primary: str = "kl"
 
@@ -45,7 +48,14 @@ class NeutralText:
         """
         checked = Cells(model, cells)
         points = checked.first_hook_points
-        meter = DamageMeter(model, self.texts, points, max_tokens=self.max_tokens, token_budget=token_budget)
+        meter = DamageMeter(
+            model,
+            self.texts,
+            points,
+            max_tokens=self.max_tokens,
+            prompt_tokens=self.prompt_tokens,
+            token_budget=token_budget,
+        )
         totals = meter.totals_of(checked)
         finite = totals.kl.isfinite() & totals.nll.isfinite()
         if totals.tv is None or totals.token_tv is None or totals.changed is None or not bool(finite.all()):
@@ -72,4 +82,5 @@ class NeutralText:
 
     def to_dict(self) -> dict[str, Any]:
         """What decides the numbers, as JSON values."""
-        return {"kind": "neutral", "name": self.name, "texts": list(self.texts), "max_tokens": self.max_tokens}
+        described = {"kind": "neutral", "name": self.name, "texts": list(self.texts), "max_tokens": self.max_tokens}
+        return described if self.prompt_tokens is None else {**described, "prompt_tokens": self.prompt_tokens}
