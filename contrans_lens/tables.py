@@ -4,7 +4,12 @@ from typing import Any
 
 from rich import box
 from rich.console import Group
+from rich.markup import escape
 from rich.table import Table
+
+_MOST_NAMES = 6  # concepts named in a line
+_MOST_TOPICS, _MOST_DROPPED = 40, 12  # lines of a dictionary's tables
+_MOST_REMOVED = 8  # concepts listed of each hook point
 
 
 def runs_tables(runs: list[dict[str, Any]]) -> Group:
@@ -110,6 +115,93 @@ def comparison_tables(summary: dict[str, Any]) -> Group:
             _number(row["p_value"], ".3f"),
         )
     return Group(*tables.values())
+
+
+def dictionary_tables(summary: dict[str, Any]) -> Group:
+    """What a concept dictionary is, its concepts by topic, the weakest ones and the duplicates. They fit 80 columns."""
+    model = summary["model"]
+    points = summary["hook_points"]
+    where = points[0] if len(points) == 1 else f"{len(points)}: {points[0]} to {points[-1]}"
+    facts = {
+        "atoms": f"{summary['n_atoms']:,} of width {summary['d_model']}",
+        "hook points": where,
+        "model": "not recorded" if model is None else model["name"],
+        "template": repr(summary["template"]) if summary["template"] else "none",
+        "quality": ", ".join(f"{value:.3f}" for value in summary["quality"] or []) or "not measured",
+        "duplicates dropped": str(len(summary["dropped"])),
+    }
+    about = Table("", "", show_header=False, box=box.SIMPLE_HEAD)
+    for name, value in facts.items():
+        about.add_row(name, escape(value))
+    topics = Table("topic", "concepts", "quality", "", box=box.SIMPLE_HEAD)
+    for row in summary["topics"][:_MOST_TOPICS]:
+        names = row["concepts"]
+        topics.add_row(
+            escape(row["topic"] or "(none)"), str(len(names)), _number(row["quality"], ".3f"), _listed(names)
+        )
+    if len(summary["topics"]) > _MOST_TOPICS:
+        topics.add_row(f"... and {len(summary['topics']) - _MOST_TOPICS} more", "", "", "")
+    tables = [about, topics]
+    if summary["weakest"]:
+        weak = Table("weakest concept", "quality", box=box.SIMPLE_HEAD)
+        for row in summary["weakest"]:
+            weak.add_row(escape(row["name"]), _number(row["quality"], ".3f"))
+        tables.append(weak)
+    if summary["dropped"]:
+        dropped = Table("dropped", "as a duplicate of", "cosine", "at", box=box.SIMPLE_HEAD)
+        for row in summary["dropped"][:_MOST_DROPPED]:
+            cosine = "equal names" if row["cosine"] is None else f"{row['cosine']:+.4f}"
+            dropped.add_row(escape(row["name"]), escape(row["of"]), cosine, row["hook_point"])
+        if len(summary["dropped"]) > _MOST_DROPPED:
+            dropped.add_row(f"... and {len(summary['dropped']) - _MOST_DROPPED} more", "", "", "")
+        tables.append(dropped)
+    return Group(*tables)
+
+
+def neighbours_table(found: dict[str, Any]) -> Table:
+    """The concepts nearest to each that was asked for, with cosines."""
+    table = Table("concept", "at", "nearest", box=box.SIMPLE_HEAD)
+    for row in found["neighbours"]:
+        near = ", ".join(f"{each['concept']} {each['cosine']:+.2f}" for each in row["concepts"])
+        table.add_row(escape(row["query"]), row["hook_point"], escape(near))
+    return table
+
+
+def decompositions_table(found: dict[str, Any]) -> Table:
+    """What the last token of each text is made of, with coefficients in units of the residual stream."""
+    table = Table("text", "at", "explained", "concepts", box=box.SIMPLE_HEAD)
+    for row in found["texts"]:
+        parts = ", ".join(f"{each['concept']} {each['coefficient']:+.3g}" for each in row["concepts"])
+        left = row["n_concepts"] - len(row["concepts"])
+        more = f", and {left} more" if left else ""
+        table.add_row(escape(repr(row["text"])), row["hook_point"], f"{row['explained']:.0%}", escape(parts) + more)
+    return table
+
+
+def pace_tables(summary: dict[str, Any]) -> Group:
+    """What was removed at each hook point, and the damage of it and of the controls. They fit 80 columns."""
+    removed = Table("hook point", "removed", "mean c", "tokens", "negative", box=box.SIMPLE_HEAD)
+    for point in summary["points"]:
+        for name, mean, tokens, negative in point["concepts"][:_MOST_REMOVED]:
+            removed.add_row(point["hook_point"], escape(name), f"{mean:+.3g}", str(tokens), str(negative or ""))
+        if len(point["concepts"]) > _MOST_REMOVED:
+            removed.add_row(point["hook_point"], f"... and {len(point['concepts']) - _MOST_REMOVED} more", "", "", "")
+    if not removed.rows:
+        removed.add_row("", "none of the undesirable concepts was found", "", "", "")
+    tables = [removed]
+    if summary["damages"]:
+        damage = Table("damage of", "KL", "95 %", "other top token", "95 %", box=box.SIMPLE_HEAD)
+        for row in summary["damages"]:
+            kl, top = row["kl"], row["top_changed"]
+            spans = _range([kl["low"], kl["high"]], ".2g"), _range([top["low"], top["high"]], ".1%")
+            damage.add_row(escape(row["name"]), f"{kl['value']:.3g}", spans[0], f"{top['value']:.1%}", spans[1])
+        tables.append(damage)
+    return Group(*tables)
+
+
+def _listed(names: list[str]) -> str:
+    more = f", and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return escape(", ".join(names[:_MOST_NAMES])) + more
 
 
 def _number(value: float | None, spec: str) -> str:

@@ -1,16 +1,20 @@
-"""The command line: ``contrans-lens demo | transplant | layers | sweep | evaluate | generate | show``.
+"""The command line.
+
+``contrans-lens demo | transplant | layers | sweep | evaluate | dictionary | pace | generate | show``, where
+``dictionary`` has the commands ``build | show | search``.
 
 Exit codes: 0 the command did its work (whatever the verdict), 2 the input cannot be used, 130 interrupted.
 """
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
 
-from contrans_lens.cli import console
+from contrans_lens.cli import console, dictionaries
+from contrans_lens.cli.removing import pace
 from contrans_lens.cli.showing import generate, show
 from contrans_lens.cli.tradeoffs import evaluate, sweep
 from contrans_lens.cli.transplanting import demo, layers, transplant
@@ -43,8 +47,17 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for _command in (demo, transplant, layers, sweep, evaluate, generate, show):
-    app.command()(_interruptible(_command))
+def _add(to: typer.Typer, commands: Sequence[Callable[..., None]]) -> None:
+    for command in commands:
+        to.command()(_interruptible(command))
+
+
+_dictionary = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Build, show and search concept dictionaries."
+)
+_add(app, (demo, transplant, layers, sweep, evaluate, pace, generate, show))
+_add(_dictionary, (dictionaries.build, dictionaries.show, dictionaries.search))
+app.add_typer(_dictionary, name="dictionary")
 
 
 def main() -> None:

@@ -32,5 +32,12 @@ HookPoints = Annotated[
 NormTexts = Annotated[str | None, typer.Option("--texts", help="generic texts for the residual norm, the unit of r")]
 Limit = Annotated[int | None, typer.Option(min=2, help="at most so many items of each behaviour")]
 NewTokens = Annotated[int, typer.Option(min=1, help="tokens written by behaviours of kind generate")]
+DictionaryFolder = Annotated[Path, typer.Argument(help="folder of a concept dictionary")]
+AtomHookPoints = Annotated[
+    list[str] | None, typer.Option("--hook-point", help="of the dictionary's; several times; default: its middle one")
+]
+Alpha = Annotated[float | None, typer.Option(help="elastic net: weight of the penalty; default 0.05, the paper's")]
+OmpK = Annotated[int | None, typer.Option("--k", help="omp: number of atoms; default 50, the paper's")]
+Tau = Annotated[float | None, typer.Option(help="elastic net: share of the l1 penalty; default 0.95, the paper's")]
 
 SPEC = "KIND:PATH, kinds: answers, choices, truthfulqa, mmlu, bbq, stereoset, words, generate (see the README)"

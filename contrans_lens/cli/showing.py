@@ -10,7 +10,9 @@ from rich.table import Table
 
 from contrans_lens.cli import console
 from contrans_lens.cli.console import literal, print_json, print_text
+from contrans_lens.cli.dictionaries import print_dictionary
 from contrans_lens.cli.options import Json, Kind, Model, Seed
+from contrans_lens.cli.removing import print_pace
 from contrans_lens.tables import comparison_tables, layers_table, rows_table, runs_tables, tradeoff_table
 
 
@@ -60,14 +62,18 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show what an artifact or a run is, on which models it was made, and its numbers."""
-    from contrans_lens.artifacts import load_artifact, read_json, read_manifest
+    from contrans_lens.artifacts import MANIFEST_NAME, load_artifact, read_json, read_manifest
+    from contrans_lens.pace.saving import KIND as DICTIONARY
 
     if (artifact / "result.json").exists():
         summary = read_json(artifact / "result.json")
         if as_json:
             print_json(summary)
             return
-        _printer(summary.get("schema"))(summary)
+        _printer(summary)(summary)
+        return
+    if (artifact / MANIFEST_NAME).exists() and read_json(artifact / MANIFEST_NAME).get("kind") == DICTIONARY:
+        print_dictionary(artifact, as_json=as_json)  # its tensors lie in several files, and are read from there
         return
     manifest = read_manifest(artifact)
     load_artifact(artifact)  # says so when the tensors are damaged
@@ -80,14 +86,16 @@ def show(
     print_text(json.dumps(manifest["body"], indent=2, ensure_ascii=False))
 
 
-def _printer(schema: str | None) -> Callable[[dict[str, Any]], None]:
-    """What prints a result of this schema."""
+def _printer(summary: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
+    """What prints a result of this kind."""
+    if summary.get("kind") == "pace":
+        return print_pace
     from contrans_lens.selection.report import LAYERS_SCHEMA
     from contrans_lens.tradeoff.analysis import ANALYSIS_SCHEMA
     from contrans_lens.tradeoff.comparison_result import COMPARISON_SCHEMA
 
     known = {LAYERS_SCHEMA: _print_layers, ANALYSIS_SCHEMA: _print_tradeoff, COMPARISON_SCHEMA: _print_comparison}
-    return known.get(str(schema), _print_runs)
+    return known.get(str(summary.get("schema")), _print_runs)
 
 
 def _print_layers(summary: dict[str, Any]) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from contrans_lens.errors import EvaluationError
-from contrans_lens.interventions import Intervention, load_interventions
+from contrans_lens.interventions import Edit
 from contrans_lens.models import HookedModel, open_model
+from contrans_lens.pace.archive import load_edits
 
 logger = logging.getLogger(__name__)
 
@@ -18,7 +19,7 @@ _OPTIONS = ("batch_size", "token_budget", "max_gen_toks", "max_length", "add_bos
 _KNOWN = ("pretrained", "intervention", "strength", "dtype", "device", *_MODEL, *_OPTIONS, "max_batch_size")
 
 
-def open_steered(arguments: Mapping[str, Any]) -> tuple[HookedModel, list[Intervention], dict[str, Any]]:
+def open_steered(arguments: Mapping[str, Any]) -> tuple[HookedModel, list[Edit], dict[str, Any]]:
     """Open what arguments name.
 
     Args:
@@ -66,8 +67,8 @@ def rows_at_once(batch_size: int | str | None) -> int | None:
     return int(batch_size)
 
 
-def _interventions(folder: str | Path | None, strength: float | None, model: HookedModel) -> list[Intervention]:
-    stored = [] if folder is None else load_interventions(Path(folder), model)
+def _interventions(folder: str | Path | None, strength: float | None, model: HookedModel) -> list[Edit]:
+    stored = [] if folder is None else list(load_edits(Path(folder), model))
     if strength is None:
         return stored
     if len(stored) != 1:

@@ -28,7 +28,7 @@ class PassOperation(Protocol):
     def on_pass(
         self,
         activation: Float[Tensor, "batch pos d_model"],
-        where: Bool[Tensor, "batch pos"],
+        where: Bool[Tensor, "batch pos"] | None,
         current: ForwardPass,
         findings: list[Finding] | None,
     ) -> Float[Tensor, "batch pos d_model"]:
@@ -36,7 +36,7 @@ class PassOperation(Protocol):
 
         Args:
             activation: the residual stream of the columns of this pass.
-            where: real tokens that are acted on.
+            where: real tokens that are acted on; None: every column, and all of them are real.
             current: the pass.
             findings: where to note what was found; None where nobody asks.
         """

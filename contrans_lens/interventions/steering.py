@@ -214,8 +214,8 @@ class _PlacedHook:
             where = placement(current, activation.device)
             if isinstance(operation, PassOperation):
                 if where is not False:
-                    real = current.mask()[:, current.start :].to(activation.device)
-                    steered = operation.on_pass(steered, real & where, current, self._findings)
+                    acted = _acted_on(where, current, activation.device)
+                    steered = operation.on_pass(steered, acted, current, self._findings)
             elif isinstance(where, Tensor):
                 steered = torch.where(where.unsqueeze(-1), operation(steered), steered)
             elif where:
@@ -225,6 +225,17 @@ class _PlacedHook:
         if self._changes is not None:
             self._changes.extend(changes_of(self._hook_point, current, activation, steered))
         return steered
+
+
+def _acted_on(where: Tensor | bool, current: ForwardPass, device: torch.device) -> Tensor | None:
+    """Real tokens among the columns that are acted on; None where that is all of them, as in most decoding steps."""
+    # What follows the prompt is real; asking for the mask would cost every decoding step.
+    if current.start >= current.prompt.width:
+        return where if isinstance(where, Tensor) else None
+    real = current.mask()[:, current.start :]
+    if where is True and bool(real.all()):
+        return None
+    return real.to(device) & where
 
 
 def _everywhere(group: Sequence[_Step]) -> HookFunction:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from contrans_lens.errors import HookPointError, TradeoffError
 from contrans_lens.evaluation import Cell, random_directions, scaled, written_vectors
-from contrans_lens.interventions import load_interventions
 from contrans_lens.models import HookedModel, check_hook_points, residual_hook_points
+from contrans_lens.pace.archive import load_edits
 from contrans_lens.pipeline.corpus import build_corpus
 from contrans_lens.pipeline.reading import read_concept, read_states, split_concept
 from contrans_lens.pipeline.settings import Settings
@@ -37,7 +37,7 @@ def saved_cells(folders: Sequence[Path], model: HookedModel | None = None) -> di
     found: dict[str, Cell] = {}
     for folder in folders:
         place = folder / "intervention" if (folder / "intervention").is_dir() else folder
-        cell = tuple(load_interventions(place, model))
+        cell = load_edits(place, model)
         # A label that looks like a control draw of a family would be taken for one.
         name = (cell[0].label or folder.name).replace(FAMILY_MARK, "-")
         number, called = 2, name

@@ -6,6 +6,7 @@ from contrans_lens.reports.comparison_figures import (
     difference_figure,
     sign_figure,
 )
+from contrans_lens.reports.dictionary_figures import atom_similarity_figure, dictionary_map_figure
 from contrans_lens.reports.figures import (
     damage_figure,
     layer_figure,
@@ -27,6 +28,13 @@ from contrans_lens.reports.layer_figures import (
     probe_figure,
     similarity_figure,
 )
+from contrans_lens.reports.pace_figures import (
+    audit_figure,
+    decomposition_figure,
+    partition_figure,
+    sparsity_path_figure,
+)
+from contrans_lens.reports.pace_html import pace_html, write_pace_report
 from contrans_lens.reports.tradeoff_figures import (
     alignment_figure,
     helpfulness_figure,
@@ -45,10 +53,14 @@ from contrans_lens.reports.tradeoff_html import (
 
 __all__ = [
     "alignment_figure",
+    "atom_similarity_figure",
+    "audit_figure",
     "change_figure",
     "comparison_figure",
     "comparison_html",
     "damage_figure",
+    "decomposition_figure",
+    "dictionary_map_figure",
     "difference_figure",
     "effect_figure",
     "helpfulness_figure",
@@ -56,7 +68,9 @@ __all__ = [
     "layer_report_html",
     "layers_overview_figure",
     "overview_figure",
+    "pace_html",
     "pareto_figure",
+    "partition_figure",
     "prediction_figure",
     "predictor_figure",
     "probe_figure",
@@ -66,12 +80,14 @@ __all__ = [
     "runs_report",
     "sign_figure",
     "similarity_figure",
+    "sparsity_path_figure",
     "strength_figure",
     "tradeoff_damage_figure",
     "tradeoff_figure",
     "tradeoff_html",
     "write_comparison_report",
     "write_layer_report",
+    "write_pace_report",
     "write_report",
     "write_tradeoff_report",
 ]

@@ -3,11 +3,14 @@
 from contrans_lens.testbed.capability import capability_items, knowledge_items
 from contrans_lens.testbed.concepts import concept, concept_names, map_texts, neutral_texts
 from contrans_lens.testbed.family import model_names, model_path
+from contrans_lens.testbed.stimuli import STIMULI_TEMPLATE, concept_stimuli
 
 __all__ = [
+    "STIMULI_TEMPLATE",
     "capability_items",
     "concept",
     "concept_names",
+    "concept_stimuli",
     "knowledge_items",
     "map_texts",
     "model_names",

@@ -198,5 +198,6 @@ def test_with_one_sign_methods_are_compared_with_the_unsteered_model(model, tmp_
     assert found.damage("words").perplexity == pytest.approx(cost.perplexity, rel=1e-6)
     folder = found.save(tmp_path / "one sign")
     assert found.summary()["signs"] == "plus"
-    assert (folder / "effects.png").exists() and not (folder / "changes.png").exists()
+    assert (folder / "effects.png").exists()
+    assert not (folder / "changes.png").exists()
     assert "both signs alike" not in (folder / "report.html").read_text()

@@ -1,0 +1,328 @@
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import ElasticNet as CoordinateDescent
+
+from contrans_lens.errors import FingerprintMismatchError, HookPointError, InterventionError, PaceError
+from contrans_lens.evaluation import damage, score_items, score_steered
+from contrans_lens.interventions import ALL, CONTINUATION, GENERATED, Edit, generate, steer
+from contrans_lens.models import fingerprint, generate_tokens, logits, tokenize
+from contrans_lens.pace.decomposition import decompose
+from contrans_lens.pace.dictionary import ConceptDictionary
+from contrans_lens.pace.removal import ConceptRemoval, prepare, removals, removed_at
+from contrans_lens.pace.solvers import OMP, ElasticNet, OrthogonalProjection, VectorAddition
+from contrans_lens.texts import EvaluationItem
+from tests.interventions.cases import HOOK, LATER, PROMPTS, addition, n_hooks, residual
+from tests.interventions.oracles import adding, hf_greedy, hf_logits
+from tests.tiny_models import D_MODEL, KINDS, RAW_KINDS, open_tiny
+
+N_ATOMS = 40
+NAMES = tuple(f"concept {index}" for index in range(N_ATOMS))
+UNWANTED = NAMES[:12]
+ALPHA, TAU = 0.02, 0.9
+SOLVER = ElasticNet(ALPHA, TAU)
+
+
+def dictionary(points=(HOOK, LATER), **options):
+    generator = torch.Generator().manual_seed(7)
+    atoms = {}
+    for point in points:
+        rows = torch.randn(N_ATOMS, D_MODEL, generator=generator)
+        atoms[point] = rows / rows.norm(dim=1, keepdim=True)
+    return ConceptDictionary(NAMES, ("",) * N_ATOMS, tuple(points), atoms, **options)
+
+
+def removing(*points, unwanted=UNWANTED, **options):
+    return removals(dictionary(), unwanted, points or (HOOK,), solver=options.pop("solver", SOLVER), **options)
+
+
+def taken_out(states, point=HOOK, unwanted=UNWANTED):
+    """``D_I c_I`` of each row by scikit-learn, from the problem as the paper writes it."""
+    atoms = dictionary().at(point).double().numpy()
+    flags = [name in unwanted for name in NAMES]
+    rows = []
+    for state in states.double().numpy():
+        norm = (state**2).sum() ** 0.5
+        # scikit-learn divides the squares by the number of samples, here d_model
+        solver = CoordinateDescent(
+            alpha=ALPHA / D_MODEL, l1_ratio=TAU, fit_intercept=False, tol=1e-14, max_iter=1_000_000
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            solver.fit(atoms.T, state / norm)
+        rows.append((solver.coef_ * flags) @ atoms * norm)
+    return torch.tensor(np.array(rows), dtype=torch.float32)
+
+
+@pytest.fixture(params=KINDS)
+def model(request):
+    return open_tiny("gpt2", request.param)
+
+
+@pytest.mark.parametrize("kind", RAW_KINDS)
+def test_per_token_at_two_hook_points_equals_hugging_face_hooks_around_another_solver(kind):
+    model = open_tiny("llama", kind)
+    batch = tokenize(model, PROMPTS[:1])
+
+    def change(point):
+        return lambda states: states - taken_out(states[0], point)[None]
+
+    with torch.no_grad(), steer(model, removing(HOOK, LATER, mode="per_token")):
+        found = logits(model, batch)[0]
+    expected = hf_logits("llama", batch.tokens[0].tolist(), {1: change(HOOK), 2: change(LATER)})
+    torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-4)
+    plain = hf_logits("llama", batch.tokens[0].tolist(), {})
+    assert (plain - expected).abs().max() > 0.05  # the removal does something
+
+
+@pytest.mark.parametrize("kind", RAW_KINDS)
+def test_per_prompt_takes_what_the_last_prompt_token_holds_out_of_it_and_of_all_later_ones(kind):
+    model = open_tiny("llama", kind)
+    ids = tokenize(model, PROMPTS[:1]).tokens[0].tolist()
+
+    def change(states):
+        delta = taken_out(states[0, len(ids) - 1 : len(ids)])[0]
+        return adding(-delta, len(ids) - 1)(states)
+
+    found = generate(model, PROMPTS[:1], removing(), max_new_tokens=6, stop_at_eos=False).tokens[0]
+    assert list(found) == hf_greedy("llama", ids, {1: change}, 6)
+
+
+@pytest.mark.parametrize("mode", ["per_prompt", "per_token"])
+def test_generation_is_the_same_cached_uncached_batched_and_padded_on_either_side(model, mode):
+    chosen = removing(HOOK, LATER, mode=mode, strength=1.5)
+    options = {"max_new_tokens": 5, "stop_at_eos": False}
+    cached = generate(model, PROMPTS, chosen, **options).tokens
+    assert generate(model, PROMPTS, chosen, use_cache=False, **options).tokens == cached
+    assert tuple(generate(model, [prompt], chosen, **options).tokens[0] for prompt in PROMPTS) == cached
+    assert generate(model, PROMPTS[::-1], chosen, batch_size=2, **options).tokens == cached[::-1]
+    assert generate(model, PROMPTS, **options).tokens != cached
+    for side in ("left", "right"):
+        batch = tokenize(model, PROMPTS, padding_side=side)
+        with torch.no_grad(), steer(model, chosen, batch=batch):
+            rows = logits(model, batch)
+        for row, prompt in enumerate(PROMPTS):
+            alone = tokenize(model, [prompt])
+            with torch.no_grad(), steer(model, chosen):
+                expected = logits(model, alone)[0]
+            torch.testing.assert_close(rows[row][batch.mask[row]], expected, atol=2e-4, rtol=1e-4)
+
+
+def test_a_second_prompt_is_decomposed_anew(model):
+    with torch.inference_mode(), steer(model, removing(), audit=True) as session:
+        for prompt in PROMPTS[:2]:
+            generate_tokens(model, tokenize(model, [prompt]), max_new_tokens=3, stop_at_eos=False)
+    first, second = session.audit.findings
+    assert (first.sequence, second.sequence) == (0, 1)
+    assert first.found != second.found
+
+
+def test_nothing_found_and_nothing_asked_leave_the_logits_bit_identical(model):
+    batch = tokenize(model, PROMPTS, padding_side="left")
+    with torch.no_grad():
+        plain = logits(model, batch)
+        for mode in ("per_prompt", "per_token"):
+            silent = removing(solver=ElasticNet(1e4), mode=mode)
+            with steer(model, silent, audit=True) as session:
+                assert torch.equal(logits(model, batch), plain)
+            assert len(session.audit) == 0
+            assert all(not each.found for each in session.audit.findings)
+        before = n_hooks(model)
+        with steer(model, removing(strength=0.0)):
+            assert n_hooks(model) == before
+            assert torch.equal(logits(model, batch), plain)
+
+
+def test_positions_choose_the_tokens_that_are_decomposed(model):
+    batch = tokenize(model, PROMPTS, padding_side="left")
+    last = (batch.lengths - 1).tolist()
+    found = {}
+    for name, positions in (("all", ALL), ("continuation", CONTINUATION), ("generated", GENERATED)):
+        chosen = removing(mode="per_token", positions=positions)
+        with torch.inference_mode(), steer(model, chosen, audit=True) as session:
+            generate_tokens(model, batch, max_new_tokens=3, stop_at_eos=False)
+        found[name] = [session.audit.positions(HOOK, row) for row in range(len(PROMPTS))]
+    for row, end in enumerate(last):
+        assert found["all"][row] == list(range(end + 3))
+        assert found["continuation"][row] == [end, end + 1, end + 2]
+        assert found["generated"][row] == [end + 1, end + 2]
+
+
+def test_the_audit_says_what_was_found_and_what_was_removed(model):
+    batch = tokenize(model, PROMPTS, padding_side="left")
+    states = torch.stack([row[-1] for row in residual(model, batch)])
+    expected = decompose(dictionary(), states, HOOK, solver=SOLVER)
+    with torch.no_grad(), steer(model, removing(strength=0.5), audit=True) as session:
+        logits(model, batch)
+    assert [each.row for each in session.audit.findings] == [0, 1, 2]
+    for row, each in enumerate(session.audit.findings):
+        assert each.position == int(batch.lengths[row]) - 1
+        assert dict(each.found) == pytest.approx(dict(expected.row(row)), abs=1e-4)
+        assert dict(each.removed) == {name: value for name, value in each.found if name in UNWANTED}
+        assert each.norm == pytest.approx(float(states[row].norm()), rel=1e-5)
+        assert each.residual == pytest.approx(float(expected.residuals[row]), abs=1e-4)
+        change = next(c for c in session.audit.changes if (c.row, c.position) == (row, each.position))
+        assert change.norm == pytest.approx(each.removed_norm, rel=1e-4)
+    listed = session.audit.concepts()
+    assert {name for _, name, _, _ in listed} == {name for f in session.audit.findings for name, _ in f.removed}
+    assert {name for _, name, _, _ in session.audit.concepts(removed=False)} > {name for _, name, _, _ in listed}
+
+
+def test_it_acts_in_turn_with_other_interventions_and_sees_what_they_left(model):
+    batch = tokenize(model, PROMPTS[:1])
+    (own,), add = removing(mode="per_token"), addition(hook_point=HOOK)
+    plain = residual(model, batch)
+    with steer(model, [add, own]):
+        after = residual(model, batch)
+    moved = plain + add.delta().float()
+    torch.testing.assert_close(after, moved - removed_at(own, moved[0])[None], atol=1e-4, rtol=1e-4)
+    with steer(model, [own, add]):
+        before = residual(model, batch)
+    torch.testing.assert_close(before, plain - removed_at(own, plain[0])[None] + add.delta().float(), atol=1e-4, rtol=0)
+    assert isinstance(own, Edit)
+
+
+def test_orthogonal_projection_and_addition_are_the_same_edit_with_another_solver(model):
+    batch = tokenize(model, PROMPTS[:1])
+    plain = residual(model, batch)[0]
+    atoms = dictionary().at(HOOK)[:3]
+    with steer(model, removing(unwanted=NAMES[:3], solver=OrthogonalProjection(), mode="per_token")):
+        projected = residual(model, batch)[0]
+    expected = plain - torch.linalg.lstsq(atoms.T.double(), plain.T.double()).solution.T.float() @ atoms
+    torch.testing.assert_close(projected, expected, atol=1e-4, rtol=1e-4)
+    with steer(model, removing(unwanted=NAMES[:3], solver=VectorAddition(0.3), mode="per_token")):
+        moved = residual(model, batch)[0]
+    expected = plain - 0.3 * plain.norm(dim=1, keepdim=True) * atoms.sum(0)
+    torch.testing.assert_close(moved, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_oblique_removal_is_not_orthogonal():
+    root = 3**0.5 / 2
+    atoms = torch.tensor([[1.0, 0.0], [0.5, root]])
+    plane = ConceptDictionary(("one", "two"), ("", ""), (HOOK,), {HOOK: atoms})
+    z = torch.tensor([[3.5, 2.598076]])
+    oblique = removals(plane, ["one"], solver=ElasticNet(0.0), mode="per_token")[0]
+    orthogonal = removals(plane, ["one"], solver=OrthogonalProjection(), mode="per_token")[0]
+    torch.testing.assert_close(z - removed_at(oblique, z), torch.tensor([[1.5, 2.598076]]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(z - removed_at(orthogonal, z), torch.tensor([[0.0, 2.598076]]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("solver", [SOLVER, OMP(6), OrthogonalProjection()])
+def test_a_second_copy_of_an_atom_that_is_flagged_too_changes_nothing(solver):
+    z = torch.randn(20, D_MODEL, generator=torch.Generator().manual_seed(1))
+    once = dictionary()
+    twice = ConceptDictionary(
+        (*NAMES, "copy"), ("",) * (N_ATOMS + 1), (HOOK,), {HOOK: torch.cat([once.at(HOOK), once.at(HOOK)[2:3]])}
+    )
+    expected = removed_at(removals(once, UNWANTED, [HOOK], solver=solver)[0], z)
+    found = removed_at(removals(twice, [*UNWANTED, "copy"], [HOOK], solver=solver)[0], z)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    # The copy alone flagged stands for the atom: what lies along it goes, whatever it is called.
+    alone = removed_at(removals(twice, ["copy"], [HOOK], solver=solver)[0], z)
+    torch.testing.assert_close(alone, removed_at(removals(once, [NAMES[2]], [HOOK], solver=solver)[0], z))
+
+
+@pytest.mark.parametrize("mode", ["per_prompt", "per_token"])
+def test_scores_of_answers_are_those_of_the_edited_model(model, mode):
+    items = [EvaluationItem(prompt, " the fox", " a garden of song") for prompt in PROMPTS]
+    chosen = removing(HOOK, LATER, mode=mode, strength=2.0)
+    found = score_items(model, items, chosen, measure="log_odds")
+    for item, value in zip(items, found.tolist(), strict=True):
+        sides = []
+        for answer in (item.positive, item.negative):
+            whole = tokenize(model, [item.prompt + answer])
+            n_prompt = int(tokenize(model, [item.prompt]).lengths[0])
+            with torch.no_grad(), steer(model, chosen, prompt_lengths=[n_prompt]):
+                log_p = logits(model, whole)[0].log_softmax(-1)
+            ids = whole.tokens[0].tolist()
+            sides.append(sum(float(log_p[at - 1, ids[at]]) for at in range(n_prompt, len(ids))))
+        assert value == pytest.approx(sides[0] - sides[1], abs=2e-3)
+    cells = score_steered(model, items, [(), chosen], measure="log_odds")
+    torch.testing.assert_close(cells[1], found)
+    assert (cells[0] - cells[1]).abs().max() > 1e-2
+
+
+def test_damage_of_a_removal_per_prompt_is_measured_after_the_prompt(model):
+    texts = ["Once upon a time there was a girl who liked to sing", "He said: the answer is 42, and nobody asked why."]
+    chosen = removing(strength=2.0)
+    found = damage(model, texts, chosen, prompt_tokens=4)
+    per_text, counts = [], []
+    for text in texts:
+        batch = tokenize(model, [text])
+        with torch.no_grad():
+            base = logits(model, batch)[0].log_softmax(-1)
+            with steer(model, chosen, prompt_lengths=[4]):
+                edited = logits(model, batch)[0].log_softmax(-1)
+        kl = (base.exp() * (base - edited)).sum(-1)[3:-1]
+        per_text.append(float(kl.sum()))
+        counts.append(len(kl))
+    assert found.kl == pytest.approx(sum(per_text) / sum(counts), rel=1e-3)
+    assert found.kl > 1e-4
+
+
+def test_strengths_scale_the_removal_and_minus_strengthens_what_was_found():
+    z = torch.randn(4, D_MODEL, generator=torch.Generator().manual_seed(3))
+    (own,) = removing()
+    torch.testing.assert_close(removed_at(own.with_strength(-2.0), z), -2 * removed_at(own, z))
+    assert own.with_strength(-2.0).prepared is own.prepared
+
+
+def test_atoms_can_be_prepared_once_for_many_removals():
+    ready = prepare(dictionary())
+    first = removals(dictionary(), UNWANTED, solver=SOLVER, prepared=ready)
+    second = removals(dictionary(), NAMES[3:5], solver=SOLVER, prepared=ready)
+    assert [each.prepared for each in first] == list(ready.values()) == [each.prepared for each in second]
+    assert first[0].undesirable_names == UNWANTED
+    assert first[0].to_key() != second[0].to_key() != removing(HOOK)[0].with_strength(2.0).to_key()
+
+
+def test_a_dictionary_of_another_model_is_refused(model):
+    mine = fingerprint(open_tiny("llama", KINDS[-1]))
+    chosen = removals(dictionary(fingerprint=mine), UNWANTED, [HOOK], solver=SOLVER)
+    with pytest.raises(FingerprintMismatchError, match="dictionary"), steer(model, chosen):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda: removing(unwanted=()), PaceError, "0 of 40"),
+        (lambda: removing(unwanted=NAMES), PaceError, "40 of 40"),
+        (lambda: removing(unwanted=["concept 99"]), PaceError, "concept 99"),
+        (lambda: removing(unwanted="concept 1"), PaceError, "list of names"),
+        (lambda: removing("blocks.0.hook_resid_post"), HookPointError, "blocks.0"),
+        (lambda: removals(dictionary(), UNWANTED, [], solver=SOLVER), InterventionError, "no hook points"),
+        (lambda: removing(strength=float("nan")), PaceError, "strength"),
+    ],
+)
+def test_what_cannot_be_removed_is_refused(make, error, words):
+    with pytest.raises(error, match=words):
+        make()
+
+
+def test_per_prompt_refuses_tokens_before_an_end_that_it_has_not_seen(model):
+    chosen = removing(positions=ALL)
+    batch = tokenize(model, PROMPTS[:1])
+    n = int(batch.lengths[0])
+    with (
+        pytest.raises(InterventionError, match="before the end of their prompt"),
+        torch.no_grad(),
+        steer(model, chosen, prompt_lengths=[n + 3]),
+    ):
+        logits(model, batch)
+
+
+def test_vectors_of_another_width_are_refused():
+    with pytest.raises(PaceError):
+        removed_at(removing()[0], torch.randn(2, D_MODEL + 1))
+
+
+def test_it_prints_what_it_does():
+    shown = str(removing(label="calm")[0])
+    assert "calm" in shown
+    assert "12 of 40" in shown
+    assert HOOK in shown
+    assert isinstance(removing()[0], ConceptRemoval)
