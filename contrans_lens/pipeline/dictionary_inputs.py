@@ -9,11 +9,11 @@ from contrans_lens.errors import PaceError, TextError
 from contrans_lens.models import HookedModel
 from contrans_lens.pace.dictionary import ConceptDictionary
 from contrans_lens.pace.external import read_external
-from contrans_lens.texts.stimuli_frames import FrameKind, frame_stimuli
-from contrans_lens.texts.stimuli import DEFAULT_TEMPLATE, ConceptStimuli, check_template, folded_name, read_stimuli
 from contrans_lens.pipeline.inputs import EMBEDDED
 from contrans_lens.texts.files import csv_rows, file_kind, jsonl_rows, read_file
 from contrans_lens.texts.items import checked_text
+from contrans_lens.texts.stimuli import DEFAULT_TEMPLATE, ConceptStimuli, check_template, folded_name, read_stimuli
+from contrans_lens.texts.stimuli_frames import FrameKind, frame_stimuli
 
 FRAMES: tuple[FrameKind, ...] = get_args(FrameKind)
 """What a concept of a word list can be."""
