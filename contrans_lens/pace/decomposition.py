@@ -142,19 +142,12 @@ def decompose(
     return Decomposition(
         hook_point,
         dictionary.names,
-        codes if only is None else codes.only(with_copies(ready, only)),
+        codes if only is None else codes.only(ready.with_copies(only)),
         states.norm(dim=1),
         residuals,
         chosen.to_dict(),
         tuple(texts),
     )
-
-
-def with_copies(prepared: PreparedAtoms, flags: Bool[Tensor, " atom"]) -> Bool[Tensor, " atom"]:
-    """Flags with those of copies passed on to the atoms that stand for them, which alone have coefficients."""
-    passed = flags.to(prepared.device, copy=True)
-    passed[prepared.representative[passed]] = True
-    return passed
 
 
 def decompose_texts(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from contrans_lens.concepts import ConceptVectors
 from contrans_lens.errors import ConceptError, PaceError
-from contrans_lens.pace.decomposition import Decomposition, decompose, with_copies
+from contrans_lens.pace.decomposition import Decomposition, decompose
 from contrans_lens.pace.dictionary import ConceptDictionary
 from contrans_lens.pace.partition import Partition
 from contrans_lens.pace.solvers.prepared import PreparedAtoms
@@ -103,7 +103,7 @@ def _refine(
             raise ConceptError(f"{concept.name!r} is the zero vector at {point}; leave that hook point out.")
         prepared = PreparedAtoms.of(dictionary.at(point), device=vector.device)
         decomposition = decompose(dictionary, vector[None], point, solver=solver, prepared=prepared)
-        part = decomposition.codes.only(with_copies(prepared, chosen)).combine(prepared.atoms)[0]
+        part = decomposition.codes.only(prepared.with_copies(chosen)).combine(prepared.atoms)[0]
         refined = part if keep else vector - part
         if float(refined.norm()) <= _LEAST * float(vector.norm()):
             raise ConceptError(

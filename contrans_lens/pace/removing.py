@@ -31,7 +31,7 @@ class Removing:
     ) -> None:
         self._hook_point, self._names, self._solver = hook_point, names, solver
         self._prepared = prepared
-        self._undesirable = _with_copies(prepared.representative.cpu(), undesirable)
+        self._undesirable = prepared.with_copies(undesirable)
         self._per_prompt, self._strength = per_prompt, strength
         self._sequence = -1
         self._ends = torch.zeros(0, dtype=torch.long)  # column of each row's last prompt token
@@ -161,10 +161,3 @@ class Removing:
             with torch.inference_mode(False):
                 self._prepared = self._prepared.to(device)
         return self._prepared
-
-
-def _with_copies(representative: Int[Tensor, " atom"], undesirable: Bool[Tensor, " atom"]) -> Bool[Tensor, " atom"]:
-    """Flags with those of duplicates passed on to the atom that stands for them."""
-    flags = undesirable.clone()
-    flags[representative[undesirable]] = True
-    return flags

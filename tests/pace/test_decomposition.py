@@ -10,7 +10,7 @@ from sklearn.linear_model import ElasticNet as CoordinateDescent
 
 from contrans_lens.errors import FingerprintMismatchError, HookPointError, PaceError, TextError
 from contrans_lens.models import fingerprint
-from contrans_lens.pace.decomposition import decompose, decompose_texts, with_copies
+from contrans_lens.pace.decomposition import decompose, decompose_texts
 from contrans_lens.pace.dictionary import ConceptDictionary
 from contrans_lens.pace.removal import prepare
 from contrans_lens.pace.solvers import OMP, ElasticNet, OrthogonalProjection, PreparedAtoms
@@ -97,7 +97,7 @@ def test_a_copy_stands_for_its_atom_where_it_is_asked_for_alone(sign):
         ("a", "b", "c", "d", "copy of b"), ("",) * 5, (HOOK,), {HOOK: torch.cat([rows, sign * rows[1:2]])}
     )
     flags = torch.tensor([False, False, True, False, True])
-    assert with_copies(PreparedAtoms.of(dictionary.at(HOOK)), flags).tolist() == [False, True, True, False, True]
+    assert PreparedAtoms.of(dictionary.at(HOOK)).with_copies(flags).tolist() == [False, True, True, False, True]
     assert flags.tolist() == [False, False, True, False, True]
     found = decompose(dictionary, rows[:3] * 2, HOOK, solver=OMP(1), only=flags)
     assert [found.row(row) for row in range(3)] == [[], [("b", pytest.approx(2.0))], [("c", pytest.approx(2.0))]]

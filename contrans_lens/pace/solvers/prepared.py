@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
@@ -79,6 +79,12 @@ class PreparedAtoms:
         """The same on another device."""
         gram = None if self.gram is None else self.gram.to(device)
         return PreparedAtoms(self.atoms.to(device), gram, self.representative.to(device))
+
+    def with_copies(self, flags: Bool[Tensor, " atom"]) -> Bool[Tensor, " atom"]:
+        """Flags with those of copies passed on to the atoms that stand for them, which alone have coefficients."""
+        passed = flags.to(self.device, copy=True)
+        passed[self.representative[passed]] = True
+        return passed
 
     def exact(self) -> "PreparedAtoms":
         """The distinct atoms in float64, without the Gram matrix: for what float32 leaves open."""
