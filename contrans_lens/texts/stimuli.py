@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from contrans_lens.artifacts import atomic_write
 from contrans_lens.errors import TextError
 from contrans_lens.texts.files import parse_json, read_file
 from contrans_lens.texts.items import checked_text, same_text
@@ -133,6 +132,8 @@ def write_stimuli(path: Path | str, concepts: Sequence[ConceptStimuli]) -> Path:
     Raises:
         ArtifactError: the file cannot be written.
     """
+    from contrans_lens.artifacts import atomic_write  # imports torch, which reading texts does not need
+
     path = Path(path)
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
         for concept in concepts:
