@@ -126,6 +126,40 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def require_writable(folder: Path) -> None:
+    """Check, before long work, that a folder could be made and written; nothing is made yet.
+
+    Raises:
+        ArtifactError: the folder, or the first of its parents that exists, is a file or may not be written.
+    """
+    place = Path(folder)
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise ArtifactError(f"results cannot be written to {folder}: {place} is a file; choose a folder.")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ArtifactError(
+            f"results cannot be written to {folder}: {place} may not be written; choose another folder."
+        )
+
+
+def require_kind(folder: Path, kind: str) -> None:
+    """Refuse to write into a folder that holds an artifact of another kind: it would be lost.
+
+    Raises:
+        ArtifactError: it does, or its manifest cannot be read.
+    """
+    manifest = Path(folder) / MANIFEST_NAME
+    if not manifest.exists():
+        return
+    found = read_json(manifest).get("kind")
+    if found != kind:
+        raise ArtifactError(
+            f"{folder} holds a {found!r} artifact, which saving a {kind!r} there would destroy; choose another folder, "
+            "or remove that one."
+        )
+
+
 def save_artifact(folder: Path, kind: str, tensors: Mapping[str, Tensor], body: Mapping[str, Any]) -> Path:
     """Save tensors and their manifest as one folder; an older artifact there is replaced whole or not at all.
 
@@ -136,9 +170,11 @@ def save_artifact(folder: Path, kind: str, tensors: Mapping[str, Tensor], body: 
         body: JSON-serialisable description (fingerprints, hook points, metrics).
 
     Raises:
-        ArtifactError: a tensor is not finite, the body is not JSON, or the disk refuses.
+        ArtifactError: a tensor is not finite, the body is not JSON, the folder holds an artifact of another kind, or
+            the disk refuses.
     """
     folder = Path(folder)
+    require_kind(folder, kind)
     plain = {name: value.detach().to("cpu").contiguous() for name, value in tensors.items()}
     for name, value in plain.items():
         if value.is_floating_point() and not torch.isfinite(value).all():

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contrans_lens import artifacts
-from contrans_lens.artifacts import load_artifact, read_manifest, save_artifact, write_json
+from contrans_lens.artifacts import load_artifact, read_manifest, require_writable, save_artifact, write_json
 from contrans_lens.errors import ArtifactError
 
 
@@ -108,3 +108,20 @@ def test_ctrl_c_while_writing_leaves_no_temporary_file(tmp_path: Path):
         interrupted_write()
     assert json.loads(target.read_text()) == {"old": 1}
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_an_artifact_of_another_kind_is_not_overwritten(tmp_path):
+    save_artifact(tmp_path / "one", "first", {"x": torch.ones(2)}, {})
+    save_artifact(tmp_path / "one", "first", {"x": torch.zeros(2)}, {})
+    with pytest.raises(ArtifactError, match="'first' artifact"):
+        save_artifact(tmp_path / "one", "second", {"y": torch.ones(2)}, {})
+    assert load_artifact(tmp_path / "one", "first").tensors["x"].tolist() == [0, 0]
+
+
+def test_a_folder_that_cannot_be_written_is_noticed_beforehand(tmp_path):
+    require_writable(tmp_path / "not" / "yet")
+    assert not (tmp_path / "not").exists()
+    (tmp_path / "file").write_text("x")
+    for place in ("file", "file/below"):
+        with pytest.raises(ArtifactError, match="is a file"):
+            require_writable(tmp_path / place)

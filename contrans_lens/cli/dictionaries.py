@@ -77,10 +77,14 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Build a concept dictionary: from stimuli, from a list of concepts, or from atoms of others."""
+    from contrans_lens.artifacts import require_kind, require_writable
     from contrans_lens.pace.build import build_dictionary
+    from contrans_lens.pace.saving import KIND
     from contrans_lens.pipeline.dictionary_inputs import external_reference
 
     _one_source(stimuli, concepts, external)
+    require_writable(out)
+    require_kind(out, KIND)
     foreign = external_reference(
         external, names, hook_point or (), tensor=tensor, transposed=transposed, drop_unusable=drop_unusable
     )

@@ -64,6 +64,7 @@ def pace(
 
     What is unwanted is said in one way: --remove, --examples, --scores or --partition.
     """
+    from contrans_lens.artifacts import require_writable
     from contrans_lens.models import open_model
     from contrans_lens.pace.dictionary import ConceptDictionary
     from contrans_lens.pace.run import remove_concepts
@@ -86,6 +87,8 @@ def pace(
     measured = () if neutral is None else inputs.text_reference(neutral)[: Settings().max_neutral_texts]
     opening: dict[str, Any] = {"kind": inputs.model_kind(kind), "process_weights": process_weights, "device": device}
     reference = inputs.model_reference(model)
+    if out is not None:
+        require_writable(out)
     with Progress(as_json) as say:
         say(f"opening {dictionary}")
         atoms = ConceptDictionary.open(dictionary)

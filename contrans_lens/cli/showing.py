@@ -30,20 +30,19 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Generate with an intervention beside without."""
-    from dataclasses import replace
-
-    from contrans_lens.interventions import Intervention
     from contrans_lens.interventions import generate as run
     from contrans_lens.models import open_model
+    from contrans_lens.pace.archive import load_edits
     from contrans_lens.pipeline import inputs
 
     opened = open_model(inputs.model_reference(model), kind=inputs.model_kind(kind))
     folder = intervention / "intervention" if (intervention / "intervention").is_dir() else intervention
-    loaded = Intervention.load(folder, opened)
-    steered = loaded if strength is None else replace(loaded, strength=strength)
+    loaded = load_edits(folder, opened)
+    chosen = loaded if strength is None else tuple(each.with_strength(strength) for each in loaded)
+    steered = chosen[0]
     common: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
     plain = run(opened, prompt, (), **common)
-    written = run(opened, prompt, (steered,), **common)
+    written = run(opened, prompt, chosen, **common)
     rows = [
         {"prompt": p, "unsteered": a, "steered": b, "strength": steered.strength}
         for p, a, b in zip(prompt, plain.texts, written.texts, strict=True)

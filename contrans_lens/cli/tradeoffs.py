@@ -34,8 +34,10 @@ if TYPE_CHECKING:
     from contrans_lens.evaluation import Cell
     from contrans_lens.models import HookedModel
     from contrans_lens.tradeoff import Executor
+    from contrans_lens.tradeoff.comparison_result import Signs
 
 _NEUTRAL_TOKENS = 64  # of each neutral text, as in a transplant: damage of both can be compared
+_PROMPT_TOKENS = 8  # of each neutral text, where concepts are removed from the end of a prompt on
 _NOTHING = "nothing would be written: give --intervention FOLDER, or --concept NAME to read one here."
 
 
@@ -166,6 +168,7 @@ def evaluate(
     Without an intervention or a concept the model is measured unsteered, and with words where a concept has any.
     """
     from contrans_lens.evaluation.behaviours import NeutralText
+    from contrans_lens.interventions import Intervention
     from contrans_lens.models import open_model
     from contrans_lens.pipeline import inputs
     from contrans_lens.pipeline.behaviour_inputs import BehaviourOptions, prompt_cue, read_behaviours
@@ -187,12 +190,15 @@ def evaluate(
         found = _directions(opened, intervention, concept, texts, hook_point, estimator, neutral, seed)
         cells = found.cells if strength is None else {n: at_strength(c, strength) for n, c in found.cells.items()}
         methods: dict[str, Method] = {**cells}
-        if draws and cells:
+        # What removes concepts has no vector to draw random ones like, and no minus direction.
+        writes = all(isinstance(edit, Intervention) for cell in cells.values() for edit in cell)
+        if draws and cells and writes:
             methods[RANDOM] = random_like(next(iter(cells.values())), draws, seed)
         if cue is not None:
             methods["prompt"] = cue
-        damage_on = NeutralText(found.neutral, _NEUTRAL_TOKENS)
-        comparison = compare(opened, methods, behaviours, damage_on, budget=kl_budget, seed=seed, say=say)
+        damage_on = NeutralText(found.neutral, _NEUTRAL_TOKENS, None if writes else _PROMPT_TOKENS)
+        signs: Signs = "both" if writes else "plus"
+        comparison = compare(opened, methods, behaviours, damage_on, budget=kl_budget, signs=signs, seed=seed, say=say)
         comparison = comparison.with_command(typed_command())
         comparison.save(out)
     if as_json:

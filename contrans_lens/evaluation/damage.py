@@ -25,7 +25,7 @@ from torch import Tensor
 from contrans_lens.errors import EvaluationError
 from contrans_lens.evaluation.cells import steering
 from contrans_lens.evaluation.intervals import weighted_mean_cis
-from contrans_lens.evaluation.meter import DamageMeter, DamageTotals
+from contrans_lens.evaluation.meter import DamageMeter, DamageTotals, warn_of_unseen_damage
 from contrans_lens.interventions import Edit
 from contrans_lens.models import HookedModel
 
@@ -104,6 +104,7 @@ def damage(
         TextError: no texts, or an empty one.
         InterventionError: an intervention does not fit the model.
     """
+    warn_of_unseen_damage((interventions,) if isinstance(interventions, Edit) else interventions, prompt_tokens)
     meter = DamageMeter(model, texts, max_tokens=max_tokens, prompt_tokens=prompt_tokens, token_budget=token_budget)
     return report_damage(meter, meter.totals(None, within=steering(model, interventions)))[0]
 

@@ -5,7 +5,8 @@ The unsteered log-probabilities are computed once per text and kept while they f
 """
 
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,7 @@ from contrans_lens.evaluation.cells import Cells, CellStack, stack_logits
 from contrans_lens.evaluation.continuations import plan_texts
 from contrans_lens.evaluation.scores import check_cells, log_probabilities
 from contrans_lens.evaluation.stacked import StackedRuns, Within
+from contrans_lens.interventions import Continuation, Edit, Generated
 from contrans_lens.models import HookedModel
 
 _KEPT_VALUES = 1 << 26  # unsteered log-probabilities kept between passes: 256 MB in float32
@@ -45,6 +47,16 @@ class DamageTotals:
         index = chosen if isinstance(chosen, slice) else list(chosen)
         more = (None if each is None else each[index] for each in (self.tv, self.token_tv, self.changed))
         return DamageTotals(self.kl[index], self.nll[index], self.token_kl[index], *more)
+
+
+def warn_of_unseen_damage(edits: Iterable[Edit], prompt_tokens: int | None) -> None:
+    """Warn where edits begin at the end of a prompt and neutral texts have none: hardly anything would be measured."""
+    if prompt_tokens is None and any(isinstance(each.positions, Generated | Continuation) for each in edits):
+        warnings.warn(
+            "neutral texts are measured whole, as prompts, but some edits begin where a prompt ends: their damage will "
+            "look like none. Give prompt_tokens=8 or so, the first tokens of each text that are its prompt.",
+            stacklevel=3,
+        )
 
 
 class DamageMeter:

@@ -62,9 +62,12 @@ def generate(
         audit: record what was changed.
 
     Raises:
-        InterventionError: a marker is absent in a prompt (it is named), or whatever :func:`steer` raises.
+        InterventionError: prompts is one text and no list; a marker is absent in a prompt (it is named), or whatever
+            :func:`steer` raises.
         TextError: a prompt is empty, or too long for the model.
     """
+    if isinstance(prompts, str):
+        raise InterventionError(f"prompts is the one text {prompts[:40]!r}; give a list of texts.")
     if batch_size is not None and batch_size < 1:
         raise InterventionError(f"batch_size is {batch_size}; at least 1 is expected.")
     chosen = (interventions,) if isinstance(interventions, Edit) else tuple(interventions)

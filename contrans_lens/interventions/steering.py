@@ -213,9 +213,9 @@ class _PlacedHook:
         for operation, placement in self._steps:
             where = placement(current, activation.device)
             if isinstance(operation, PassOperation):
-                if where is not False:
-                    acted = _acted_on(where, current, activation.device)
-                    steered = operation.on_pass(steered, acted, current, self._findings)
+                # Also where nothing is acted on: what is decided at the prompt must be seen there.
+                acted = _acted_on(where, current, activation.device)
+                steered = operation.on_pass(steered, acted, current, self._findings)
             elif isinstance(where, Tensor):
                 steered = torch.where(where.unsqueeze(-1), operation(steered), steered)
             elif where:
@@ -229,6 +229,8 @@ class _PlacedHook:
 
 def _acted_on(where: Tensor | bool, current: ForwardPass, device: torch.device) -> Tensor | None:
     """Real tokens among the columns that are acted on; None where that is all of them, as in most decoding steps."""
+    if where is False:
+        return torch.zeros(current.size, current.width, dtype=torch.bool, device=device)
     # What follows the prompt is real; asking for the mask would cost every decoding step.
     if current.start >= current.prompt.width:
         return where if isinstance(where, Tensor) else None
@@ -269,6 +271,9 @@ def _check_interventions(model: HookedModel, chosen: tuple[Edit, ...], audit: bo
     # Those that act are checked when their hooks are attached: listing the hook points of a bridge is not free.
     if neutral := [each.hook_point for each in chosen if each.is_neutral]:
         check_hook_points(model, neutral)
+    # Interventions made together share one fingerprint object; reading the model's weights once is enough.
+    for each in {id(each.fingerprint): each for each in chosen}.values():
+        each.require_model(model)
     for each in chosen:
         if each.hook_point.rpartition(".")[2].startswith("hook_resid_") and each.d_model != model.cfg.d_model:
             raise InterventionError(
@@ -277,9 +282,6 @@ def _check_interventions(model: HookedModel, chosen: tuple[Edit, ...], audit: bo
             )
         if audit or not isinstance(each.positions, All):
             _require_block(each.hook_point)
-    # Interventions made together share one fingerprint object; reading the model's weights once is enough.
-    for each in {id(each.fingerprint): each for each in chosen}.values():
-        each.require_model(model)
 
 
 def _check_rows(batch: TokenBatch | None, texts: Sequence[str] | None, prompt_lengths: Sequence[int] | None) -> None:

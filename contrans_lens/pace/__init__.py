@@ -13,7 +13,7 @@ from contrans_lens.pace.dictionary import ConceptDictionary
 from contrans_lens.pace.duplicates import Dropped
 from contrans_lens.pace.external import read_external
 from contrans_lens.pace.layout import Layout, layout
-from contrans_lens.pace.partition import ConceptScore, Partition, Partitioner, partition
+from contrans_lens.pace.partition import ConceptScore, Partition, Partitioner, named_partition, partition
 from contrans_lens.pace.paths import SparsityPath, sparsity_path
 from contrans_lens.pace.refinement import Refinement, drop_concepts, keep_concepts
 from contrans_lens.pace.removal import ConceptRemoval, prepare, removals, removed_at
@@ -72,6 +72,7 @@ __all__ = [
     "load_edits",
     "load_removals",
     "middle_hook_points",
+    "named_partition",
     "nearest",
     "partition",
     "prepare",

@@ -25,6 +25,8 @@ def save_removals(folder: Path | str, removals: Sequence[ConceptRemoval]) -> Pat
     """
     if not removals:
         raise PaceError("there is no removal to save.")
+    if other := next((each for each in removals if not isinstance(each, ConceptRemoval)), None):
+        raise PaceError(f"{other} is no removal; save interventions apart, with save_interventions().")
     places: dict[int, str] = {}
     tensors, described = {}, []
     for number, each in enumerate(removals):

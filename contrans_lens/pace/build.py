@@ -11,6 +11,7 @@ from torch import Tensor
 
 from contrans_lens.errors import PaceError
 from contrans_lens.models import HookedModel, resid_post
+from contrans_lens.models.naming import model_name
 from contrans_lens.pace.atoms import draw_others, principal_atoms
 from contrans_lens.pace.dictionary import ConceptDictionary
 from contrans_lens.pace.duplicates import Dropped, Duplicates, find_duplicates
@@ -78,6 +79,8 @@ def build_dictionary(
         ArtifactError: ``store`` holds another capture or cannot be written.
     """
     check_template(template)
+    if isinstance(concepts, str) or not all(isinstance(each, ConceptStimuli) for each in concepts):
+        raise PaceError("concepts are a list of ConceptStimuli; read a file with contrans_lens.texts.read_stimuli().")
     concepts, repeated_names = _different_names(concepts)
     names = [concept.concept for concept in concepts]
     others = draw_others(names, [len(concept.stimuli) for concept in concepts], others_per_concept, seed)
@@ -94,7 +97,12 @@ def build_dictionary(
     layers = _fit_layers(residuals, concepts, others, progress)
     found = find_duplicates(names, {name: layer.atoms for name, layer in layers.items()}, cosine_limit)
     notes = _notes(concepts, residuals, layers, found)
-    notes |= {"seed": seed, "others_per_concept": others_per_concept, "cosine_limit": float(cosine_limit)}
+    notes |= {
+        "model": model_name(model),
+        "seed": seed,
+        "others_per_concept": others_per_concept,
+        "cosine_limit": float(cosine_limit),
+    }
     return ConceptDictionary(
         names=tuple(names[row] for row in found.kept.tolist()),
         topics=tuple(concepts[row].topic for row in found.kept.tolist()),

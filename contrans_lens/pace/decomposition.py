@@ -164,10 +164,14 @@ def decompose_texts(
     The dictionary's template is not applied: the texts are read as they are.
 
     Raises:
+        PaceError: texts or hook points are one text and no list.
         FingerprintMismatchError: the dictionary was made on another model.
         HookPointError: the dictionary or the model has no such hook point.
         TextError: there are no texts, or one is empty or too long.
     """
+    for name, given in (("texts", texts), ("hook_points", hook_points)):
+        if isinstance(given, str):
+            raise PaceError(f"{name} is the one text {given[:40]!r}; give a list.")
     dictionary.require_model(model)
     points = list(dictionary.hook_points if hook_points is None else hook_points)
     for point in points:

@@ -13,11 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from contrans_lens.artifacts import require_kind
 from contrans_lens.errors import ArtifactError, FingerprintMismatchError, HookPointError, PaceError
 from contrans_lens.models import Fingerprint, HookedModel, check_hook_points, fingerprint
 from contrans_lens.pace.duplicates import Dropped, find_duplicates
 from contrans_lens.pace.rows import check_unit_rows
 from contrans_lens.pace.saving import (
+    KIND,
     chosen_files,
     commit,
     dictionary_digest,
@@ -219,6 +221,7 @@ class ConceptDictionary:
             ArtifactError: the folder cannot be written, or the notes are not JSON.
         """
         folder = Path(folder)
+        require_kind(folder, KIND)
         files = write_layers(folder, {name: self.atoms[name] for name in self.hook_points}, self.quality)
         body = {
             "names": list(self.names),
@@ -314,7 +317,7 @@ class ConceptDictionary:
             "topics": str(len(set(self.topics) - {""})),
             "hook points": where,
             "duplicates dropped": str(len(self.dropped)),
-            "model": self.fingerprint.name if self.fingerprint else "not recorded",
+            "model": str(self.notes.get("model") or (self.fingerprint.name if self.fingerprint else "not recorded")),
         }
         if self.quality is not None:
             found["mean quality"] = f"{float(self.quality.mean()):.3f}"

@@ -112,8 +112,9 @@ class Partition:
         if dictionary.digest != self.dictionary_digest:
             raise PaceError(
                 f"this partition of {len(self.scores)} concepts was made for the dictionary "
-                f"{self.dictionary_digest[:12]}, not for {dictionary.digest[:12]} ({dictionary.n_atoms} concepts); "
-                "open the dictionary it was made for, or make the partition again."
+                f"{self.dictionary_digest[:12]}, not for {dictionary.digest[:12]} ({dictionary.n_atoms} concepts at "
+                f"{', '.join(dictionary.hook_points)}). Names, atoms and hook points must be the same: open the one it "
+                "was made for (removals() takes hook_points), or make the partition again."
             )
 
     def with_undesirable(self, names: Sequence[str]) -> "Partition":
@@ -233,6 +234,30 @@ class Partition:
         return loaded
 
 
+def named_partition(dictionary: ConceptDictionary, names: Sequence[str], task: str | None = None) -> Partition:
+    """A partition by hand: exactly these concepts are undesirable.
+
+    Args:
+        dictionary: the concepts.
+        names: the undesirable ones; repeated names count once.
+        task: what is to be removed, in words; made of the names if None.
+
+    Raises:
+        PaceError: an unknown name (close ones are told), none, or all.
+    """
+    if isinstance(names, str):
+        raise PaceError(f"name the undesirable concepts in a list: [{names!r}].")
+    chosen = tuple(dict.fromkeys(names))
+    for name in chosen:
+        dictionary.index(name)
+    marked = set(chosen)
+    scores = tuple(
+        ConceptScore(name, 1.0, "named by hand") if name in marked else ConceptScore(name, 0.0)
+        for name in dictionary.names
+    )
+    return Partition(task or f"remove {', '.join(chosen)}", scores, chosen, "named by hand", dictionary.digest)
+
+
 def partition(
     dictionary: ConceptDictionary,
     task: str,
@@ -251,7 +276,7 @@ def partition(
         task: what is to be removed, in words; handed to the partitioner.
         partitioner: the judge: a :class:`~contrans_lens.pace.scorers.ScoreFile`, a
             :class:`~contrans_lens.pace.scorers.SimilarityScorer`, a :class:`~contrans_lens.pace.scorers.Judge`, or any
-            callable ``(task, dictionary) -> scores``.
+            callable ``(task, dictionary) -> [ConceptScore(name, score, reason), ...]``.
         most: largest number of undesirable concepts.
         at_least: lowest score of an undesirable concept, in [-1, 1]; None: any score above 0.
 
@@ -264,6 +289,8 @@ def partition(
     if at_least is not None and not -1 <= at_least <= 1:
         raise PaceError(f"scores lie in [-1, 1], so at_least={at_least} makes no sense; choose a value between.")
     given = list(partitioner(task, dictionary))
+    if other := next((each for each in given if not isinstance(each, ConceptScore)), None):
+        raise PaceError(f"a partitioner returns ConceptScore(name, score, reason) for every concept; got {other!r}.")
     _check(given, dictionary.names)
     by_name = {score.name: score for score in given}
     ranked = sorted(given, key=lambda score: (-score.score, score.name))

@@ -53,7 +53,7 @@ class ConceptRemoval:
     """How coefficients are found."""
     mode: Mode = "per_prompt"
     """``per_prompt`` decomposes the last token of the prompt and takes the same thing out from there on (the paper);
-    ``per_token`` decomposes every token it acts on."""
+    ``per_token`` decomposes every token it acts on, BOS among them unless positions leave it out (``Between(1)``)."""
     positions: Positions = CONTINUATION
     """At which tokens it acts."""
     strength: float = 1.0

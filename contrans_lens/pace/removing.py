@@ -93,6 +93,8 @@ class Removing:
                     "prompt in one pass, or act from its end on (positions CONTINUATION)."
                 )
             self._all_known = bool(self._known.all())
+        if where is not None and not bool(where.any()):
+            return activation
         edited = (activation.float() - self._deltas[:, None]).to(activation.dtype)
         return edited if where is None else torch.where(where[..., None], edited, activation)
 

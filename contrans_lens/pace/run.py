@@ -15,7 +15,7 @@ from contrans_lens.models import HookedModel, fingerprint
 from contrans_lens.models.naming import described, model_name
 from contrans_lens.pace.cautions import point_summaries, weak_points
 from contrans_lens.pace.dictionary import ConceptDictionary
-from contrans_lens.pace.partition import Partition
+from contrans_lens.pace.partition import Partition, named_partition
 from contrans_lens.pace.removal import ConceptRemoval, Mode, prepare, removals
 from contrans_lens.pace.solvers.elastic_net import ElasticNet
 from contrans_lens.pace.solvers.prepared import PreparedAtoms
@@ -159,7 +159,7 @@ def remove_concepts(
     model: HookedModel,
     prompts: Sequence[str],
     dictionary: ConceptDictionary,
-    partition: Partition,
+    undesirable: Partition | Sequence[str],
     hook_points: Sequence[str] | None = None,
     *,
     solver: Solver | None = None,
@@ -180,7 +180,7 @@ def remove_concepts(
         model: the model.
         prompts: texts to continue.
         dictionary: made on this model.
-        partition: what is undesirable.
+        undesirable: a partition of this dictionary, or names of its concepts.
         hook_points: where to act; all of the dictionary's if None.
         solver: how coefficients are found; the paper's elastic net if None.
         mode: ``"per_prompt"`` (the paper) or ``"per_token"``.
@@ -202,7 +202,10 @@ def remove_concepts(
     """
     if controls < 0:
         raise PaceError(f"{controls} controls; none or more are expected.")
+    if len(neutral) == 1:
+        raise PaceError("one neutral text gives no interval; give two or more, or none.")
     dictionary.require_model(model)
+    partition = undesirable if isinstance(undesirable, Partition) else named_partition(dictionary, undesirable)
     chosen = ElasticNet() if solver is None else solver
     ready = prepare(dictionary, hook_points) if prepared is None and chosen.scope == "dictionary" else prepared
     partitions = [partition, *(partition.shuffled(seed + draw) for draw in range(controls))]

@@ -79,7 +79,8 @@ class SimilarityScorer:
                     (near_E(i) - near_C(i)) / 2     with them
 
     Concepts with the opposite meaning score negative. The task is not read: the examples say what is meant. Many
-    concepts score a little above 0 by chance, so cut by ``partition(..., at_least=0.5)`` or so.
+    concepts score a little above 0 by chance, so cut by ``partition(..., at_least=0.5)`` or so; with counterexamples
+    scores are half as large, so by .25.
     """
 
     examples: Sequence[str]
@@ -188,8 +189,10 @@ def _json_rows(path: Path) -> list[Any]:
 
 
 def _scored(row: Any, where: str) -> ConceptScore:
+    if isinstance(row, dict) and "concept" in row and "name" not in row:
+        row = {**row, "name": row["concept"]}  # as a partition's own table calls it
     if not isinstance(row, dict) or not row.get("name") or row.get("score") is None:
-        raise PaceError(f"{where} is {row!r}; an entry with 'name' and 'score' was expected.")
+        raise PaceError(f"{where} is {row!r}; an entry with 'name' (or 'concept') and 'score' was expected.")
     try:
         return ConceptScore(str(row["name"]), float(row["score"]), str(row.get("reason") or ""))
     except (TypeError, ValueError) as error:

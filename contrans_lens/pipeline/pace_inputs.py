@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from contrans_lens.errors import PaceError, TextError
 from contrans_lens.pace.dictionary import ConceptDictionary
-from contrans_lens.pace.partition import MOST_UNDESIRABLE, ConceptScore, Partition, Partitioner, partition
+from contrans_lens.pace.partition import MOST_UNDESIRABLE, Partition, Partitioner, named_partition, partition
 from contrans_lens.pace.removal import Mode
 from contrans_lens.pace.scorers import ScoreFile, SimilarityScorer
 from contrans_lens.pace.solvers.elastic_net import ElasticNet
@@ -146,7 +146,7 @@ class PartitionChoice:
         if self.saved is not None:
             return Partition.load(self.saved, dictionary)
         if self.remove:
-            return _exactly(dictionary, self.remove, self.task)
+            return named_partition(dictionary, self.remove, self.task)
         task, scorer = self._judged()
         most = MOST_UNDESIRABLE if self.most is None else self.most
         return partition(dictionary, task, scorer, most=most, at_least=self.at_least)
@@ -159,15 +159,3 @@ class PartitionChoice:
             )
         scorer = SimilarityScorer(self.examples, self.counterexamples)
         return self.task or f"remove what is like {', '.join(self.examples)}", scorer
-
-
-def _exactly(dictionary: ConceptDictionary, names: Sequence[str], task: str | None) -> Partition:
-    chosen = tuple(dict.fromkeys(names))
-    for name in chosen:
-        dictionary.index(name)
-    marked = set(chosen)
-    scores = tuple(
-        ConceptScore(name, 1.0, "named by hand") if name in marked else ConceptScore(name, 0.0)
-        for name in dictionary.names
-    )
-    return Partition(task or f"remove {', '.join(chosen)}", scores, chosen, "named by hand", dictionary.digest)

@@ -10,8 +10,9 @@ from contrans_lens.errors import FingerprintMismatchError, HookPointError, Inter
 from contrans_lens.evaluation import damage, score_items, score_steered
 from contrans_lens.interventions import ALL, CONTINUATION, GENERATED, Edit, generate, steer
 from contrans_lens.models import fingerprint, generate_tokens, logits, tokenize
-from contrans_lens.pace.decomposition import decompose
+from contrans_lens.pace.decomposition import decompose, decompose_texts
 from contrans_lens.pace.dictionary import ConceptDictionary
+from contrans_lens.pace.partition import partition
 from contrans_lens.pace.removal import ConceptRemoval, prepare, removals, removed_at
 from contrans_lens.pace.solvers import OMP, ElasticNet, OrthogonalProjection, VectorAddition
 from contrans_lens.texts import EvaluationItem
@@ -326,3 +327,33 @@ def test_it_prints_what_it_does():
     assert "12 of 40" in shown
     assert HOOK in shown
     assert isinstance(removing()[0], ConceptRemoval)
+
+
+def test_a_prompt_is_decomposed_where_only_what_follows_is_acted_on(model):
+    chosen = removing(positions=GENERATED)
+    options = {"max_new_tokens": 4, "stop_at_eos": False}
+    cached = generate(model, PROMPTS, chosen, audit=True, **options)
+    assert cached.tokens == generate(model, PROMPTS, chosen, use_cache=False, **options).tokens
+    assert len(cached.audit.findings) == len(PROMPTS)
+    ends = [int(length) for length in tokenize(model, PROMPTS).lengths]
+    for row, end in enumerate(ends):
+        assert cached.audit.positions(HOOK, row) == [end, end + 1, end + 2]
+
+
+def test_damage_that_texts_without_a_prompt_cannot_show_is_warned_of(model):
+    with pytest.warns(UserWarning, match="prompt_tokens"):
+        damage(model, [PROMPTS[0]], removing())
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda model: generate(model, "one text"), InterventionError, "list of texts"),
+        (lambda model: decompose_texts(model, "one text", dictionary()), PaceError, "give a list"),
+        (lambda model: decompose_texts(model, ["text"], dictionary(), HOOK), PaceError, "give a list"),
+        (lambda model: partition(dictionary(), "task", lambda task, atoms: [0.5] * 40), PaceError, "ConceptScore"),
+    ],
+)
+def test_what_is_given_in_the_wrong_form_is_refused(model, call, error, words):
+    with pytest.raises(error, match=words):
+        call(model)

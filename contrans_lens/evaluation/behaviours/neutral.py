@@ -7,7 +7,7 @@ from typing import Any
 from contrans_lens.errors import EvaluationError
 from contrans_lens.evaluation.behaviours.behaviour import Measurement
 from contrans_lens.evaluation.cells import Cell, Cells
-from contrans_lens.evaluation.meter import DamageMeter
+from contrans_lens.evaluation.meter import DamageMeter, warn_of_unseen_damage
 from contrans_lens.models import HookedModel
 
 
@@ -46,6 +46,7 @@ class NeutralText:
         Raises:
             EvaluationError: a text with nothing to predict, or logits that are not finite.
         """
+        warn_of_unseen_damage([edit for cell in cells for edit in cell], self.prompt_tokens)
         checked = Cells(model, cells)
         points = checked.first_hook_points
         meter = DamageMeter(
