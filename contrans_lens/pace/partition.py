@@ -234,6 +234,21 @@ class Partition:
         return loaded
 
 
+def flags_of(dictionary: ConceptDictionary, chosen: Partition | Sequence[str]) -> Bool[Tensor, " atom"]:
+    """Which atoms are meant: a partition's undesirable ones, or those of these names; in the dictionary's order.
+
+    Raises:
+        PaceError: the partition is of another dictionary, a name is unknown, or names are one text and no list.
+    """
+    if isinstance(chosen, Partition):
+        return chosen.mask(dictionary)
+    if isinstance(chosen, str):
+        raise PaceError(f"the concepts are the one text {chosen!r}; give a list of concepts, or a partition.")
+    flags = torch.zeros(dictionary.n_atoms, dtype=torch.bool)
+    flags[[dictionary.index(name) for name in chosen]] = True
+    return flags
+
+
 def named_partition(dictionary: ConceptDictionary, names: Sequence[str], task: str | None = None) -> Partition:
     """A partition by hand: exactly these concepts are undesirable.
 

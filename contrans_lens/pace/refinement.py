@@ -18,7 +18,7 @@ from contrans_lens.concepts import ConceptVectors
 from contrans_lens.errors import ConceptError, PaceError
 from contrans_lens.pace.decomposition import Decomposition, decompose
 from contrans_lens.pace.dictionary import ConceptDictionary
-from contrans_lens.pace.partition import Partition
+from contrans_lens.pace.partition import Partition, flags_of
 from contrans_lens.pace.solvers.prepared import PreparedAtoms
 from contrans_lens.pace.solvers.solver import Solver
 
@@ -95,7 +95,9 @@ def _refine(
 ) -> Refinement:
     if concept.fingerprint is not None and dictionary.fingerprint is not None:
         dictionary.fingerprint.require(concept.fingerprint, "the dictionary")
-    chosen = _flags(dictionary, names)
+    chosen = flags_of(dictionary, names)
+    if not bool(chosen.any()):
+        raise PaceError("no concept was named; give a list of concepts of the dictionary.")
     made, found = [], []
     for point in concept.hook_points:
         vector = concept.at(point).float()
@@ -121,16 +123,6 @@ def _refine(
         tuple(torch.cosine_similarity(vectors, concept.vectors.float()).tolist()),
         tuple((vectors.norm(dim=1) / concept.vectors.float().norm(dim=1)).tolist()),
     )
-
-
-def _flags(dictionary: ConceptDictionary, names: Sequence[str] | Partition) -> Bool[Tensor, " atom"]:
-    if isinstance(names, Partition):
-        return names.mask(dictionary)
-    if isinstance(names, str) or not names:
-        raise PaceError(f"names are {names!r}; give a list of concepts of the dictionary.")
-    flags = torch.zeros(dictionary.n_atoms, dtype=torch.bool)
-    flags[[dictionary.index(name) for name in names]] = True
-    return flags
 
 
 def _shown(dictionary: ConceptDictionary, chosen: Bool[Tensor, " atom"]) -> str:

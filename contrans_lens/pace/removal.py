@@ -22,7 +22,7 @@ from contrans_lens.interventions import ALL, CONTINUATION, Positions, positions_
 from contrans_lens.interventions.suspension import suspended
 from contrans_lens.models import Fingerprint, HookedModel, fingerprint
 from contrans_lens.pace.dictionary import ConceptDictionary
-from contrans_lens.pace.partition import Partition
+from contrans_lens.pace.partition import Partition, flags_of
 from contrans_lens.pace.removing import Removing
 from contrans_lens.pace.solvers.elastic_net import ElasticNet
 from contrans_lens.pace.solvers.prepared import PreparedAtoms
@@ -181,7 +181,7 @@ def removals(
         PaceError: the partition is of another dictionary, names are unknown, nothing or everything is undesirable.
         HookPointError: the dictionary has no atoms at a hook point.
     """
-    flags = undesirable.mask(dictionary) if isinstance(undesirable, Partition) else _flags(dictionary, undesirable)
+    flags = flags_of(dictionary, undesirable)
     if not bool(flags.any()) or bool(flags.all()):
         raise PaceError(
             f"{int(flags.sum())} of {len(flags)} concepts are undesirable; some, but not all, are expected: removing "
@@ -237,14 +237,6 @@ def prepare(
     if gram is None and 4 * dictionary.n_atoms**2 * len(points) > _GRAM_BYTES:
         gram = False
     return {point: PreparedAtoms.of(dictionary.at(point), gram=gram) for point in points}
-
-
-def _flags(dictionary: ConceptDictionary, names: Sequence[str]) -> Bool[Tensor, " atom"]:
-    if isinstance(names, str):
-        raise PaceError(f"undesirable is the one text {names!r}; give a list of names, or a partition.")
-    flags = torch.zeros(dictionary.n_atoms, dtype=torch.bool)
-    flags[[dictionary.index(name) for name in names]] = True
-    return flags
 
 
 def removed_at(removal: ConceptRemoval, activations: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_model"]:

@@ -100,22 +100,26 @@ def compare(
     if budget is not None and sides.cells:
         say(f"solving {len(sides.cells)} strengths for a {measure} of {budget:.4g}")
         strengths = _solve(model, neutral, sides.cells, both, budget, measure, max_strength, tolerance, token_budget)
-    signed: list[Cell] = [()]
+    # Cells that are run, and where each method's two sides stand among them; the unsteered model is run once.
+    run: list[Cell] = [()]
+    places = [0]
     for cell, solved in zip(sides.cells, strengths, strict=True):
         multiple = 1.0 if solved is None else solved.strength
-        signed += [scaled(cell, multiple), scaled(cell, -multiple) if both else ()]
+        sides_of = [scaled(cell, multiple), *([scaled(cell, -multiple)] if both else [])]
+        places += [len(run), len(run) + 1 if both else 0]
+        run += sides_of
     measured: dict[str, Measurement] = {}
     worded: dict[tuple[str, str], Measurement] = {}
     for behaviour in behaviours:
         say(f"measuring {behaviour.name}")
-        measured[behaviour.name] = behaviour.measure(model, signed, token_budget=token_budget)
+        measured[behaviour.name] = behaviour.measure(model, run, token_budget=token_budget).of(places)
         for name, cue in sides.cues.items():
             asked = [behaviour.with_prefix(cue.positive), behaviour.with_prefix(cue.negative) if both else behaviour]
             worded[name, behaviour.name] = _joined(
                 [each.measure(model, [()], token_budget=token_budget) for each in asked]
             )
     say("measuring damage")
-    damage = neutral.measure(model, signed, token_budget=token_budget)
+    damage = neutral.measure(model, run, token_budget=token_budget).of(places)
     damages = [_damage_row(UNSTEERED_ROW, damage, [0], level, seed)]
     for name, numbers in sides.numbers.items():
         cells = [1 + 2 * number + sign for number in numbers for sign in ((0, 1) if both else (0,))]

@@ -293,7 +293,7 @@ def test_a_dictionary_of_another_model_is_refused(model):
         (lambda: removing(unwanted=()), PaceError, "0 of 40"),
         (lambda: removing(unwanted=NAMES), PaceError, "40 of 40"),
         (lambda: removing(unwanted=["concept 99"]), PaceError, "concept 99"),
-        (lambda: removing(unwanted="concept 1"), PaceError, "list of names"),
+        (lambda: removing(unwanted="concept 1"), PaceError, "list of concepts"),
         (lambda: removing("blocks.0.hook_resid_post"), HookPointError, "blocks.0"),
         (lambda: removals(dictionary(), UNWANTED, [], solver=SOLVER), InterventionError, "no hook points"),
         (lambda: removing(strength=float("nan")), PaceError, "strength"),
