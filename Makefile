@@ -43,7 +43,7 @@ lint: $(VENV)/.ready
 	$(BIN)/mypy
 
 notebooks: $(VENV)/.ready
-	OMP_NUM_THREADS=1 $(BIN)/pytest --nbmake --nbmake-timeout=600 notebooks -p no:cacheprovider
+	OMP_NUM_THREADS=1 $(BIN)/pytest --nbmake --nbmake-timeout=600 -n $(JOBS) notebooks -p no:cacheprovider
 
 test-tl4: .venv-tl4/.ready
 	OMP_NUM_THREADS=1 .venv-tl4/bin/pytest -n $(JOBS) --dist loadgroup
