@@ -99,6 +99,8 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} does not exist.") from error
+    except NotADirectoryError as error:
+        raise ArtifactError(f"{path} does not exist: {path.parent} is a file, and a folder was expected.") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ArtifactError(f"{path} is not readable JSON: {error}. It may be truncated; make it anew.") from error
     if not isinstance(value, dict):

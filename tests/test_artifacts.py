@@ -125,3 +125,9 @@ def test_a_folder_that_cannot_be_written_is_noticed_beforehand(tmp_path):
     for place in ("file", "file/below"):
         with pytest.raises(ArtifactError, match="is a file"):
             require_writable(tmp_path / place)
+
+
+def test_a_file_given_for_a_folder_is_said_to_be_one(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ArtifactError, match="is a file, and a folder"):
+        load_artifact(tmp_path / "file")
