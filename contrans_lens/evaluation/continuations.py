@@ -95,14 +95,16 @@ def plan_texts(
     ``prompt_tokens`` the first so many tokens (BOS included) are the text's prompt, and only what follows is read.
 
     Raises:
-        EvaluationError: a text with nothing to predict (one token, or no more than its prompt).
+        EvaluationError: a text with nothing to predict (one token, or no more than its prompt); a prompt of no tokens.
         TextError: no texts, or an empty one.
     """
+    if prompt_tokens is not None and prompt_tokens < 1:
+        raise EvaluationError(f"prompt_tokens is {prompt_tokens}; a prompt of one token or more was expected.")
     batch = tokenize(model, list(texts), truncate="right", max_length=max_tokens)
     rows = []
     for number, text in enumerate(texts):
         ids = batch.tokens[number][batch.mask[number]].tolist()
-        first = prompt_tokens or 1
+        first = 1 if prompt_tokens is None else prompt_tokens
         if len(ids) <= first:
             after = "" if prompt_tokens is None else f" after a prompt of {prompt_tokens}"
             raise EvaluationError(f"text {number} ({text[:_SHOWN]!r}) has no token to predict{after}; leave it out.")

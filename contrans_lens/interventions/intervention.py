@@ -15,8 +15,8 @@ from contrans_lens.artifacts import load_artifact, save_artifact
 from contrans_lens.errors import ArtifactError, FingerprintMismatchError, InterventionError
 from contrans_lens.interventions.operations import AddVector, MoveComponent, Operation
 from contrans_lens.interventions.positions import ALL, Positions, positions_from_dict, positions_to_dict
-from contrans_lens.interventions.suspension import suspended
-from contrans_lens.models import Fingerprint, HookedModel, fingerprint
+from contrans_lens.interventions.suspension import require_model
+from contrans_lens.models import Fingerprint, HookedModel
 
 KIND = "intervention"
 
@@ -160,10 +160,7 @@ class Intervention:
         Raises:
             FingerprintMismatchError: it was made on another one; the message says what differs.
         """
-        if self.fingerprint is not None:
-            with suspended():
-                found = fingerprint(model)
-            self.fingerprint.require(found, f"the intervention at {self.hook_point}")
+        require_model(self.fingerprint, model, f"the intervention at {self.hook_point}")
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the numbers of the vector, JSON-serialisable."""

@@ -69,9 +69,14 @@ class PromptRows:
         """Column of each row's last real prompt token: what the first generated token is predicted from.
 
         Raises:
-            InterventionError: a row has no real token.
+            InterventionError: a row has no real token, or its prompt has none.
         """
         if self.lengths is not None:
+            if min(self.lengths) < 1:
+                row = self.lengths.index(min(self.lengths))
+                raise InterventionError(
+                    f"row {row} has a prompt of no tokens, so it has no last one; give it a prompt."
+                )
             return [self.column(row, length - 1) for row, length in enumerate(self.lengths)]
         if not bool(self.mask.any(dim=1).all()):
             raise InterventionError("a row of the prompt has no real token; leave empty prompts out.")

@@ -60,7 +60,8 @@ def steer(
         model: the model to steer.
         interventions: one or several.
         batch: the rows that will be run. Needed only where padding cannot be told otherwise: a right-padded
-            batch run without an attention mask, and then only for the audit and ``Between``.
+            batch run without an attention mask, and then only for the audit, ``Between``, ``Continuation`` and
+            edits that look at the end of the prompt.
         texts: the texts of ``batch``; a marker is then found by character spans, not in decoded tokens.
         prompt_lengths: how many real tokens of each row are its prompt, for a single pass over prompt and
             continuation. Without it the whole first pass of a sequence is the prompt.

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from contrans_lens.errors import InterventionError, PaceError
 from contrans_lens.interventions import ALL, CONTINUATION, Positions, positions_to_dict
-from contrans_lens.interventions.suspension import suspended
-from contrans_lens.models import Fingerprint, HookedModel, fingerprint
+from contrans_lens.interventions.suspension import require_model
+from contrans_lens.models import Fingerprint, HookedModel
 from contrans_lens.pace.dictionary import ConceptDictionary
 from contrans_lens.pace.partition import Partition, flags_of
 from contrans_lens.pace.removing import Removing
@@ -119,10 +119,7 @@ class ConceptRemoval:
         Raises:
             FingerprintMismatchError: it was made on another one; the message says what differs.
         """
-        if self.fingerprint is not None:
-            with suspended():
-                found = fingerprint(model)
-            self.fingerprint.require(found, f"the dictionary behind the removal at {self.hook_point}")
+        require_model(self.fingerprint, model, f"the dictionary behind the removal at {self.hook_point}")
 
     def to_key(self) -> dict[str, Any]:
         """Everything besides the model that decides what it does, as JSON values."""

@@ -59,13 +59,13 @@ class Removing:
             tokens = activation.flatten(0, 1)
             places = None if findings is None else torch.ones(activation.shape[:2], dtype=torch.bool).nonzero()
             delta = self._removed(tokens.detach(), places, current, findings)
-            return (tokens.float() - delta).to(activation.dtype).view_as(activation)
+            return _less(tokens, delta).view_as(activation)
         if not bool(where.any()):
             return activation
         tokens = activation[where]
         delta = self._removed(tokens.detach(), where.nonzero(), current, findings)
         edited = activation.clone()
-        edited[where] = (tokens.float() - delta).to(activation.dtype)
+        edited[where] = _less(tokens, delta)
         return edited
 
     def removed(self, activations: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_model"]:
@@ -95,7 +95,7 @@ class Removing:
             self._all_known = bool(self._known.all())
         if where is not None and not bool(where.any()):
             return activation
-        edited = (activation.float() - self._deltas[:, None]).to(activation.dtype)
+        edited = _less(activation, self._deltas[:, None])
         return edited if where is None else torch.where(where[..., None], edited, activation)
 
     def _look(
@@ -163,3 +163,9 @@ class Removing:
             with torch.inference_mode(False):
                 self._prepared = self._prepared.to(device)
         return self._prepared
+
+
+def _less(activation: Tensor, delta: Tensor) -> Tensor:
+    """The activation without ``delta``, rounded once, to the activation's dtype."""
+    wide = torch.promote_types(activation.dtype, torch.float32)
+    return (activation.to(wide) - delta).to(activation.dtype)

@@ -175,7 +175,8 @@ def map_layers(
 def _map_layer(path: Path) -> dict[str, Tensor]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - the file is no mapping
+            names = file.keys()  # the file itself is no mapping
+            return {name: file.get_tensor(name) for name in names}
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} is missing although the manifest names it. {_AGAIN}") from error
     except (OSError, SafetensorError, RuntimeError) as error:

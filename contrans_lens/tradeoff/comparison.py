@@ -114,10 +114,9 @@ def compare(
         say(f"measuring {behaviour.name}")
         measured[behaviour.name] = behaviour.measure(model, run, token_budget=token_budget).of(places)
         for name, cue in sides.cues.items():
-            asked = [behaviour.with_prefix(cue.positive), behaviour.with_prefix(cue.negative) if both else behaviour]
-            worded[name, behaviour.name] = _joined(
-                [each.measure(model, [()], token_budget=token_budget) for each in asked]
-            )
+            asked = [behaviour.with_prefix(prefix) for prefix in ((cue.positive, cue.negative)[: 2 if both else 1])]
+            found = [each.measure(model, [()], token_budget=token_budget) for each in asked]
+            worded[name, behaviour.name] = _joined(found if both else [*found, measured[behaviour.name].of([0])])
     say("measuring damage")
     damage = neutral.measure(model, run, token_budget=token_budget).of(places)
     damages = [_damage_row(UNSTEERED_ROW, damage, [0], level, seed)]

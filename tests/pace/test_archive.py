@@ -10,8 +10,8 @@ from contrans_lens.pace.archive import load_edits, load_removals, save_removals
 from contrans_lens.pace.removal import removals, removed_at
 from contrans_lens.pace.solvers import OMP, OrthogonalProjection
 from tests.interventions.cases import HOOK, LATER, addition
-from tests.pace.test_removal import D_MODEL, SOLVER, UNWANTED, dictionary
-from tests.tiny_models import KINDS, open_tiny
+from tests.pace.removing import SOLVER, UNWANTED, dictionary
+from tests.tiny_models import D_MODEL, KINDS, open_tiny
 
 
 @pytest.mark.parametrize("solver", [SOLVER, OMP(5), OrthogonalProjection()])

@@ -1,13 +1,7 @@
-import warnings
-
-import numpy as np
 import pytest
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import ElasticNet as CoordinateDescent
 
 from contrans_lens.errors import FingerprintMismatchError, HookPointError, InterventionError, PaceError
-from contrans_lens.evaluation import damage, score_items, score_steered
 from contrans_lens.interventions import ALL, CONTINUATION, GENERATED, Edit, generate, steer
 from contrans_lens.models import fingerprint, generate_tokens, logits, tokenize
 from contrans_lens.pace.decomposition import decompose, decompose_texts
@@ -15,47 +9,10 @@ from contrans_lens.pace.dictionary import ConceptDictionary
 from contrans_lens.pace.partition import partition
 from contrans_lens.pace.removal import ConceptRemoval, prepare, removals, removed_at
 from contrans_lens.pace.solvers import OMP, ElasticNet, OrthogonalProjection, VectorAddition
-from contrans_lens.texts import EvaluationItem
 from tests.interventions.cases import HOOK, LATER, PROMPTS, addition, n_hooks, residual
 from tests.interventions.oracles import adding, hf_greedy, hf_logits
+from tests.pace.removing import N_ATOMS, NAMES, SOLVER, UNWANTED, dictionary, removing, taken_out
 from tests.tiny_models import D_MODEL, KINDS, RAW_KINDS, open_tiny
-
-N_ATOMS = 40
-NAMES = tuple(f"concept {index}" for index in range(N_ATOMS))
-UNWANTED = NAMES[:12]
-ALPHA, TAU = 0.02, 0.9
-SOLVER = ElasticNet(ALPHA, TAU)
-
-
-def dictionary(points=(HOOK, LATER), **options):
-    generator = torch.Generator().manual_seed(7)
-    atoms = {}
-    for point in points:
-        rows = torch.randn(N_ATOMS, D_MODEL, generator=generator)
-        atoms[point] = rows / rows.norm(dim=1, keepdim=True)
-    return ConceptDictionary(NAMES, ("",) * N_ATOMS, tuple(points), atoms, **options)
-
-
-def removing(*points, unwanted=UNWANTED, **options):
-    return removals(dictionary(), unwanted, points or (HOOK,), solver=options.pop("solver", SOLVER), **options)
-
-
-def taken_out(states, point=HOOK, unwanted=UNWANTED):
-    """``D_I c_I`` of each row by scikit-learn, from the problem as the paper writes it."""
-    atoms = dictionary().at(point).double().numpy()
-    flags = [name in unwanted for name in NAMES]
-    rows = []
-    for state in states.double().numpy():
-        norm = (state**2).sum() ** 0.5
-        # scikit-learn divides the squares by the number of samples, here d_model
-        solver = CoordinateDescent(
-            alpha=ALPHA / D_MODEL, l1_ratio=TAU, fit_intercept=False, tol=1e-14, max_iter=1_000_000
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            solver.fit(atoms.T, state / norm)
-        rows.append((solver.coef_ * flags) @ atoms * norm)
-    return torch.tensor(np.array(rows), dtype=torch.float32)
 
 
 @pytest.fixture(params=KINDS)
@@ -226,44 +183,6 @@ def test_a_second_copy_of_an_atom_that_is_flagged_too_changes_nothing(solver):
     torch.testing.assert_close(alone, removed_at(removals(once, [NAMES[2]], [HOOK], solver=solver)[0], z))
 
 
-@pytest.mark.parametrize("mode", ["per_prompt", "per_token"])
-def test_scores_of_answers_are_those_of_the_edited_model(model, mode):
-    items = [EvaluationItem(prompt, " the fox", " a garden of song") for prompt in PROMPTS]
-    chosen = removing(HOOK, LATER, mode=mode, strength=2.0)
-    found = score_items(model, items, chosen, measure="log_odds")
-    for item, value in zip(items, found.tolist(), strict=True):
-        sides = []
-        for answer in (item.positive, item.negative):
-            whole = tokenize(model, [item.prompt + answer])
-            n_prompt = int(tokenize(model, [item.prompt]).lengths[0])
-            with torch.no_grad(), steer(model, chosen, prompt_lengths=[n_prompt]):
-                log_p = logits(model, whole)[0].log_softmax(-1)
-            ids = whole.tokens[0].tolist()
-            sides.append(sum(float(log_p[at - 1, ids[at]]) for at in range(n_prompt, len(ids))))
-        assert value == pytest.approx(sides[0] - sides[1], abs=2e-3)
-    cells = score_steered(model, items, [(), chosen], measure="log_odds")
-    torch.testing.assert_close(cells[1], found)
-    assert (cells[0] - cells[1]).abs().max() > 1e-2
-
-
-def test_damage_of_a_removal_per_prompt_is_measured_after_the_prompt(model):
-    texts = ["Once upon a time there was a girl who liked to sing", "He said: the answer is 42, and nobody asked why."]
-    chosen = removing(strength=2.0)
-    found = damage(model, texts, chosen, prompt_tokens=4)
-    per_text, counts = [], []
-    for text in texts:
-        batch = tokenize(model, [text])
-        with torch.no_grad():
-            base = logits(model, batch)[0].log_softmax(-1)
-            with steer(model, chosen, prompt_lengths=[4]):
-                edited = logits(model, batch)[0].log_softmax(-1)
-        kl = (base.exp() * (base - edited)).sum(-1)[3:-1]
-        per_text.append(float(kl.sum()))
-        counts.append(len(kl))
-    assert found.kl == pytest.approx(sum(per_text) / sum(counts), rel=1e-3)
-    assert found.kl > 1e-4
-
-
 def test_strengths_scale_the_removal_and_minus_strengthens_what_was_found():
     z = torch.randn(4, D_MODEL, generator=torch.Generator().manual_seed(3))
     (own,) = removing()
@@ -338,11 +257,6 @@ def test_a_prompt_is_decomposed_where_only_what_follows_is_acted_on(model):
     ends = [int(length) for length in tokenize(model, PROMPTS).lengths]
     for row, end in enumerate(ends):
         assert cached.audit.positions(HOOK, row) == [end, end + 1, end + 2]
-
-
-def test_damage_that_texts_without_a_prompt_cannot_show_is_warned_of(model):
-    with pytest.warns(UserWarning, match="prompt_tokens"):
-        damage(model, [PROMPTS[0]], removing())
 
 
 @pytest.mark.parametrize(
