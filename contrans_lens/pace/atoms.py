@@ -1,6 +1,6 @@
 r"""Atoms: the first principal direction of how a concept's residuals differ from those of other concepts.
 
-PaCE (arXiv 2406.04331, section 3.2, after the representation reading of RepE): with last-token residuals ``a_s`` of
+PaCE (arXiv 2406.04331, after the representation reading of RepE): with last-token residuals ``a_s`` of
 the concept's own stimuli and ``b_o`` of a random sample of other concepts' stimuli,
 
     X = { (a_s - b_o) / ||a_s - b_o|| },    v = argmax_{||v|| = 1} sum_x (x . v)^2.

@@ -50,7 +50,7 @@ def build_dictionary(
     truncate: Truncate = "error",
     progress: bool = False,
 ) -> ConceptDictionary:
-    """Build the dictionary of PaCE (arXiv 2406.04331, section 3.2): one unit atom for each concept and hook point.
+    """Build the dictionary of PaCE (arXiv 2406.04331): one unit atom for each concept and hook point.
 
     Every stimulus, in its template, is run once, and the residual at its last token is read at all hook points in
     that one pass. An atom is the first principal direction of the unit-length differences between the concept's

@@ -32,7 +32,7 @@ from contrans_lens.pace.saving import (
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ConceptDictionary:
-    """The dictionary ``D`` of PaCE (arXiv 2406.04331, section 3.2): an atom for each concept, a ``D`` for each layer.
+    """The dictionary ``D`` of PaCE (arXiv 2406.04331): an atom for each concept, a ``D`` for each layer.
 
     Atoms stand in rows here, ``[atom, d_model]``; the paper's ``D`` ``[d_model, atom]`` is the transpose.
 

@@ -1,6 +1,6 @@
 """The partition of a dictionary: which concepts are undesirable for a task, with the scores and reasons behind it.
 
-PaCE (arXiv 2406.04331, section 4.2) asks a judge for a score of every concept and takes the 50 highest as undesirable.
+PaCE (arXiv 2406.04331) asks a judge for a score of every concept and takes the 50 highest as undesirable.
 The judge is any callable here; the rule is a function of the scores, so that one judgement can be cut in several ways,
 and everything is kept in one file that a reader can check and correct by hand.
 """

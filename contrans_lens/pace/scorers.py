@@ -4,8 +4,6 @@ The paper (PaCE, arXiv 2406.04331) asks GPT-4 for the scores. None of these asks
 has judged before, similarity is measured in the model's own space, and a judge is the user's own function.
 """
 
-import csv
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -16,10 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from contrans_lens.errors import PaceError
+from contrans_lens.errors import PaceError, TextError
 from contrans_lens.pace.dictionary import ConceptDictionary
 from contrans_lens.pace.partition import ConceptScore
 from contrans_lens.pace.retrieval import mean_atom, nearness
+from contrans_lens.texts.files import csv_rows, file_kind, jsonl_rows, parse_json, read_file
 
 _SHOWN = 5
 
@@ -28,8 +27,8 @@ _SHOWN = 5
 class ScoreFile:
     """Scores that are written down: ``name``, ``score`` in [-1, 1] and, if there is one, ``reason``.
 
-    A ``.jsonl`` file holds one object a line, a ``.csv`` file one row a concept under a header, a ``.json`` file a list
-    of objects, or an object of scores by name.
+    The ending says what it is (``.gz`` may follow): a ``.jsonl`` file holds one object a line, a ``.csv`` file one row
+    a concept under a header, a ``.json`` file a list of objects, or an object of scores by name.
     """
 
     path: Path | str
@@ -58,13 +57,17 @@ class ScoreFile:
 
     def _rows(self) -> list[tuple[int, Any]]:
         path = Path(self.path)
-        readers = {".jsonl": _jsonl_rows, ".csv": _csv_rows, ".json": _json_rows}
-        if path.suffix not in readers:
+        kind = file_kind(path)
+        if kind not in ("jsonl", "csv", "json"):
             raise PaceError(f"scores are read from .jsonl, .csv or .json files; {path.name} is none of them.")
         try:
-            return list(enumerate(readers[path.suffix](path), start=1))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
-            raise PaceError(f"{path} cannot be read as {path.suffix}: {error}. Look at the file.") from error
+            if kind == "json":
+                rows = _listed_rows(parse_json(read_file(path), path))
+            else:
+                rows = jsonl_rows(path) if kind == "jsonl" else csv_rows(path)
+        except TextError as error:
+            raise PaceError(f"the scores cannot be read: {error}") from error
+        return list(enumerate(rows, start=1))
 
 
 @dataclass(frozen=True)
@@ -172,17 +175,8 @@ def _answer(name: str, answer: Any) -> ConceptScore:
     return ConceptScore(name, score, reason)
 
 
-def _jsonl_rows(path: Path) -> list[Any]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-
-
-def _csv_rows(path: Path) -> list[Any]:
-    with path.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
-
-
-def _json_rows(path: Path) -> list[Any]:
-    value = json.loads(path.read_text(encoding="utf-8"))
+def _listed_rows(value: Any) -> list[Any]:
+    """The entries of a JSON file: a list of them, or scores or entries by name."""
     if isinstance(value, Mapping):
         return [{"name": name, **(each if isinstance(each, dict) else {"score": each})} for name, each in value.items()]
     return value if isinstance(value, list) else [value]

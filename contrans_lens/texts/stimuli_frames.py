@@ -1,6 +1,6 @@
 """Sentences for a user's own list of concepts, made from frames: no corpus and no language model is needed.
 
-They stand in for the scenarios that PaCE had a language model write (arXiv 2406.04331, section 3.2). Every sentence
+They stand in for the scenarios that PaCE had a language model write (arXiv 2406.04331). Every sentence
 names its concept; scenarios that evoke a concept without naming it, written by hand, make better atoms.
 """
 

@@ -1,3 +1,4 @@
+import gzip
 import json
 
 import pytest
@@ -189,3 +190,11 @@ def test_a_judge_is_asked_about_every_concept():
 def test_an_answer_that_is_no_score_is_refused(answer):
     with pytest.raises(PaceError, match="kind"):
         Judge(lambda task, name: answer)("t", WORDS)
+
+
+def test_a_score_file_is_read_as_the_other_files_are(tmp_path):
+    rows = [{"name": name, "score": 0.5, "reason": "one\u2028two"} for name in WORDS.names]
+    text = "\ufeff" + "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (tmp_path / "scores.jsonl.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
+    found = ScoreFile(tmp_path / "scores.jsonl.gz")("t", WORDS)
+    assert [(each.name, each.reason) for each in found] == [(name, "one\u2028two") for name in WORDS.names]
