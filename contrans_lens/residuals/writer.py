@@ -155,8 +155,10 @@ def writing(folder: Path, capture: Mapping[str, Any]) -> Iterator[StoreWriter]:
         raise ArtifactError(f"cannot make {folder}: {error}. Choose a folder that can be written.") from error
     with _alone(folder):
         writer = StoreWriter(folder, capture)
-        for leftover in folder.glob(".*.tmp"):
-            leftover.unlink(missing_ok=True)
+        # Our own, and those of safetensors, which writes beside the file that it is given.
+        for pattern in (".*.tmp", ".tmp??????"):
+            for leftover in folder.glob(pattern):
+                leftover.unlink(missing_ok=True)
         yield writer
 
 

@@ -198,6 +198,18 @@ def test_an_interrupted_capture_is_taken_up_with_the_same_bytes(model, tmp_path,
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("leftover", [".shard-00002.safetensors.k2x9.tmp", ".tmpidvQq4"])
+def test_what_a_killed_writer_left_is_cleared_away(model, tmp_path, monkeypatch, leftover):
+    capture(model, TEXTS, store=tmp_path / "whole", batch_size=2)
+    back = interrupt_after(monkeypatch, 5, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        capture(model, TEXTS, store=tmp_path / "cut", batch_size=2)
+    (tmp_path / "cut" / leftover).write_bytes(b"half a shard")
+    back()
+    capture(model, TEXTS, store=tmp_path / "cut", batch_size=2)
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+
+
 def test_a_halved_batch_is_remembered_so_that_bytes_do_not_depend_on_interruptions(model, tmp_path, monkeypatch):
     def out_of_memory_above_two(folder, stop_after=10**9):
         original, seen = reader.run, []
