@@ -62,6 +62,10 @@ class PaceError(ContransLensError, ValueError):
     """A concept dictionary, a partition or a sparse decomposition cannot be made or used as asked."""
 
 
+class RahfError(ContransLensError, ValueError):
+    """Preferences cannot be learnt, read as activity, or fitted into an adapter as asked."""
+
+
 class SelectionError(ContransLensError, ValueError):
     """No layer or strength can be chosen from what was given."""
 

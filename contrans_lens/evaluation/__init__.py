@@ -3,6 +3,7 @@
 Whole behaviours (choices, words, answers, generations, neutral text) are in :mod:`contrans_lens.evaluation.behaviours`.
 """
 
+from contrans_lens.evaluation.adapter_scale import solve_adapter_scale
 from contrans_lens.evaluation.budget_search import SolvedStrength
 from contrans_lens.evaluation.cells import UNSTEERED, Cell, Cells, scaled, written_vectors
 from contrans_lens.evaluation.controls import (
@@ -29,6 +30,7 @@ from contrans_lens.evaluation.intervals import (
 )
 from contrans_lens.evaluation.lexicon import Lexicon, builtin_lexicons, load_lexicon, refusal_judge
 from contrans_lens.evaluation.meter import DamageMeter, DamageTotals
+from contrans_lens.evaluation.model_change import model_damage
 from contrans_lens.evaluation.prompting import PromptDamage, prompt_damage
 from contrans_lens.evaluation.scores import score_cells, score_items, score_steered, score_vectors
 from contrans_lens.evaluation.strength import solve_cell_strengths, solve_directions, solve_strength, solve_strengths
@@ -62,6 +64,7 @@ __all__ = [
     "generate_cells",
     "load_lexicon",
     "mapped_directions",
+    "model_damage",
     "paired_difference_ci",
     "prompt_damage",
     "random_directions",
@@ -75,6 +78,7 @@ __all__ = [
     "score_items",
     "score_steered",
     "score_vectors",
+    "solve_adapter_scale",
     "solve_cell_strengths",
     "solve_directions",
     "solve_strength",

@@ -83,6 +83,7 @@ class DamageMeter:
         """
         self._details = details
         self._model = model
+        self._token_budget = token_budget
         self._hook_points = [hook_point] if isinstance(hook_point, str) else list(hook_point or ())
         rows, truncated = plan_texts(model, texts, max_tokens, prompt_tokens)
         self._runs = StackedRuns(model, rows, self._hook_points, token_budget=token_budget, fan_out=fan_out)
@@ -144,7 +145,17 @@ class DamageMeter:
         """
         return self._measure(cells.stacks)
 
-    def _measure(self, stacks: Sequence[CellStack]) -> DamageTotals:
+    def totals_of_model(self, changed: HookedModel) -> DamageTotals:
+        """Measure another model on the same tokens, which must mean the same to it; the meter's own is the unsteered.
+
+        Raises:
+            EvaluationError: the unsteered model's logits are not finite.
+        """
+        runs = StackedRuns(changed, self._runs.rows, token_budget=self._token_budget)
+        return self._measure([CellStack((0,), {})], runs)
+
+    def _measure(self, stacks: Sequence[CellStack], steered: StackedRuns | None = None) -> DamageTotals:
+        """Sums under every cell, of the model itself or of the other one whose runs of the same rows are given."""
         names = [next(iter(stack.additions)) for stack in stacks if stack.additions]
         others = [name for name in names if name not in self._hook_points]
         if others:
@@ -155,8 +166,9 @@ class DamageMeter:
         found = _no_totals(sum(sizes), len(self.counts), int(self.counts.sum()), self._details)
         for group in self._runs.groups(max(sizes)):
             base, targets = self._unsteered(group), self._padded_targets(group)
-            for numbers, logits in stack_logits(self._runs, group, stacks):
-                self._note(found, numbers, group, base, targets, log_probabilities(logits))
+            for numbers, logits in stack_logits(steered or self._runs, group, stacks):
+                # Another model may be on another device, or in another dtype.
+                self._note(found, numbers, group, base, targets, log_probabilities(logits).to(base))
         return found
 
     def _note(

@@ -1,19 +1,17 @@
 """``open_model``: a hub name, a local folder or a live model becomes a :class:`HookedModel`."""
 
 import contextlib
-import copy
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 
 from contrans_lens.errors import ModelError
 from contrans_lens.models import hooked
+from contrans_lens.models.adapters import Adapter, find_adapter, merge_adapter
 from contrans_lens.models.protocol import HookedModel
+from contrans_lens.models.sources import default_device, load_config, load_tokenizer, model_place, quiet, reading
 
 Kind = Literal["auto", "hooked", "bridge"]
 DeviceMap = str | Mapping[str, str | int]
@@ -28,12 +26,15 @@ def open_model(
     device: str | torch.device | None = None,
     device_map: DeviceMap | None = None,
     tokenizer: Any = None,
+    adapter: str | Path | None = None,
+    adapter_scale: float | int = 1.0,
 ) -> HookedModel:
     """Open a language model whose activations have names.
 
     Args:
-        model: a hub name, a local Hugging Face folder, or a live HookedTransformer or TransformerBridge,
-            which is returned as it is.
+        model: a hub name, a local Hugging Face folder, the folder of a LoRA adapter as peft saves it (its base is
+            opened and the adapter merged into it), or a live HookedTransformer or TransformerBridge, which is
+            returned as it is.
         kind: ``"hooked"`` is HookedTransformer (TransformerLens 3.9; GPT-2, NeoX/Pythia, Llama, Mistral,
             Qwen2, Qwen3 and Gemma; rotary contexts are cut to 2,048 tokens), ``"bridge"`` is
             TransformerBridge, ``"auto"`` is the first where it is possible and the second elsewhere.
@@ -44,63 +45,48 @@ def open_model(
         device: where the model goes; CUDA if there is one and None is given, else the CPU.
         device_map: spread a model that is larger than one device (``"auto"``, ``"balanced"`` or a mapping of
             modules to devices, as in Hugging Face). Bridge only; instead of ``device``.
-        tokenizer: used instead of the model's own (a copy of it is).
+        tokenizer: used instead of the model's own (a copy of it is). An adapter's model has its base's.
+        adapter: the folder of a LoRA adapter that is merged into ``model``, whatever base it records.
+        adapter_scale: multiplies what the adapter adds to the weights, here or where ``model`` is an adapter:
+            0 is the base, 1 the adapter.
 
     Raises:
         ModelError: nothing is at that place, the hub cannot be reached, the architecture or the combination
-            of arguments is not supported, or a live model was given together with options it would have to be
-            changed for.
+            of arguments is not supported, an adapter cannot be read or does not fit its base, or a live model
+            was given together with options it would have to be changed for.
     """
     if not isinstance(model, str | Path):
-        return _live(model, kind, process_weights, dtype, device, device_map, tokenizer)
-    place = _place(model)
-    config = _load_config(place)
+        options = (kind != "auto", process_weights, dtype, device, device_map, tokenizer, adapter, adapter_scale != 1)
+        return _live(model, any(option is not None and option is not False for option in options))
+    model, found = find_adapter(model, adapter, adapter_scale)
+    with found.finding_base() if found is not None else contextlib.nullcontext():
+        place = model_place(model)
+        config = load_config(place)
+    dtype = dtype or torch.float32
     if _choose_kind(kind, config, device_map) == "hooked":
-        hf_model = _load_weights(place, dtype or torch.float32)
-        own, starts_with_bos = _tokenizer(place, config, tokenizer)
-        opened = hooked.convert(hf_model, own, process_weights=process_weights, device=_device(device))
+        hf_model = _load_weights(place, dtype, found)
+        own, starts_with_bos = load_tokenizer(place, config, tokenizer)
+        opened = hooked.convert(hf_model, own, process_weights=process_weights, device=default_device(device))
     else:
-        own, starts_with_bos = _tokenizer(place, config, tokenizer)
-        opened = _open_bridge(place, config, process_weights, dtype or torch.float32, device, device_map, own)
+        own, starts_with_bos = load_tokenizer(place, config, tokenizer)
+        opened = _open_bridge(place, config, process_weights, dtype, device, device_map, own, found)
     opened.cfg.default_prepend_bos = starts_with_bos
     return opened
 
 
-def _live(
-    model: HookedModel | torch.nn.Module,
-    kind: Kind,
-    process_weights: bool,
-    dtype: torch.dtype | None,
-    device: str | torch.device | None,
-    device_map: DeviceMap | None,
-    tokenizer: Any,
-) -> HookedModel:
+def _live(model: HookedModel | torch.nn.Module, has_options: bool) -> HookedModel:
     if not isinstance(model, HookedModel):
         raise ModelError(
             f"a {type(model).__name__} has no named hook points. Give the hub name or folder it came from, "
             "or a live HookedTransformer or TransformerBridge. (A Bridge around a live Hugging Face model "
             "changes that model for good, so it is not done here: save_pretrained it and open the folder.)"
         )
-    options = (kind != "auto", process_weights, dtype, device, device_map, tokenizer)
-    if any(option is not None and option is not False for option in options):
+    if has_options:
         raise ModelError(
-            "a live model is used as it is; kind, process_weights, dtype, device, device_map and tokenizer "
-            "apply to hub names and folders only. Change the model before you hand it over."
+            "a live model is used as it is; kind, process_weights, dtype, device, device_map, tokenizer, adapter and "
+            "adapter_scale apply to hub names and folders only. Change the model before you hand it over."
         )
     return model
-
-
-def _place(model: str | Path) -> str:
-    """A folder's absolute path, or the hub name."""
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise ModelError(f"the folder {folder} holds no config.json; a Hugging Face model folder was expected.")
-        return str(folder.resolve())
-    text = str(model)
-    if isinstance(model, Path) or folder.exists() or text.startswith((".", "/", "~")) or text.count("/") > 1:
-        raise ModelError(f"there is no model folder at {folder}; check the path (or give a hub name such as 'gpt2').")
-    return text
 
 
 def _choose_kind(kind: Kind, config: Any, device_map: DeviceMap | None) -> Literal["hooked", "bridge"]:
@@ -123,70 +109,14 @@ def _choose_kind(kind: Kind, config: Any, device_map: DeviceMap | None) -> Liter
     return "hooked"
 
 
-def _device(device: str | torch.device | None) -> torch.device:
-    if device is not None:
-        return torch.device(device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-@contextlib.contextmanager
-def _reading(place: str, what: str) -> Iterator[None]:
-    """Turn what Hugging Face raises on missing, broken or unreachable files into our error."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        if Path(place).is_dir():
-            raise ModelError(f"{what} in {place} cannot be read: {first}. Check that the folder is whole.") from error
-        raise ModelError(
-            f"{what} of '{place}' cannot be had from the Hugging Face hub: {first} If this machine "
-            f"has no network, download it where there is one (hf download {place} --local-dir FOLDER) and open "
-            "the folder; if the name is private or gated, set HF_TOKEN; if a folder was meant, it is not there."
-        ) from error
-
-
-def _load_config(place: str) -> Any:
-    from transformers import AutoConfig
-
-    with _reading(place, "the configuration"):
-        return AutoConfig.from_pretrained(place)
-
-
-def _load_weights(place: str, dtype: torch.dtype) -> Any:
-    """The Hugging Face model, read anew: no live model of the caller's is ever touched."""
+def _load_weights(place: str, dtype: torch.dtype, adapter: Adapter | None, **where: Any) -> Any:
+    """The Hugging Face model, read anew, with its adapter: no live model of the caller's is ever touched."""
     from transformers import AutoModelForCausalLM
 
-    with _quiet(place), _reading(place, "the weights"):
+    with quiet(place), reading(place, "the weights"):
         # Eager attention, as Bridge has it: the two back ends then differ by rounding only.
-        return AutoModelForCausalLM.from_pretrained(place, dtype=dtype, attn_implementation="eager").eval()
-
-
-def _tokenizer(place: str, config: Any, given: Any) -> tuple[Any, bool]:
-    """A tokenizer that TransformerLens leaves as it is, or None, and whether texts start with BOS.
-
-    They do where the tokenizer adds BOS by itself, or has one and the architecture's convention in
-    TransformerLens is to begin with it (all but NeoX and Qwen).
-    """
-    if given is not None:
-        tokenizer = copy.deepcopy(given)
-    else:
-        from transformers import AutoTokenizer
-
-        folder = Path(place)
-        if folder.is_dir() and not any(folder.glob("*token*")) and not any(folder.glob("vocab*")):
-            return None, False
-        with _reading(place, "the tokenizer"):
-            tokenizer = AutoTokenizer.from_pretrained(place)
-    bos = tokenizer.bos_token_id
-    adds_bos = bos is not None and tokenizer.encode("a")[:1] == [bos]
-    starts_with_bos = adds_bos or (bos is not None and hooked.begins_with_bos(config))
-    # TransformerLens loads a tokenizer again to make it add BOS; this one claims that it does, so it is left
-    # alone. TransformerLens tests what a tokenizer really does before it relies on it, and this package adds
-    # BOS itself.
-    tokenizer.init_kwargs = {"name_or_path": place} | tokenizer.init_kwargs | {"add_bos_token": True}
-    # HookedTransformer reads the padding off the tokens where this is "left", and mistakes a BOS for it.
-    tokenizer.padding_side = "right"
-    return tokenizer, starts_with_bos
+        model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, attn_implementation="eager", **where).eval()
+    return model if adapter is None else merge_adapter(model, adapter)
 
 
 def _empty_tokenizer() -> Any:
@@ -199,26 +129,6 @@ def _empty_tokenizer() -> Any:
     return tokenizer
 
 
-@contextlib.contextmanager
-def _quiet(place: str) -> Iterator[None]:
-    """Keep what TransformerLens says about its own plans, and progress bars of local files, from the user."""
-    from transformers.utils import logging as hf_logging
-
-    logger = logging.getLogger()
-    level, bars = logger.level, hf_logging.is_progress_bar_enabled()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"transformer_lens.*")
-        logger.setLevel(max(level, logging.ERROR))
-        if Path(place).is_dir():
-            hf_logging.disable_progress_bar()
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
-            if bars:
-                hf_logging.enable_progress_bar()
-
-
 def _open_bridge(
     place: str,
     config: Any,
@@ -227,6 +137,7 @@ def _open_bridge(
     device: str | torch.device | None,
     device_map: DeviceMap | None,
     tokenizer: Any,
+    adapter: Adapter | None,
 ) -> HookedModel:
     from transformer_lens.model_bridge import TransformerBridge
 
@@ -237,10 +148,14 @@ def _open_bridge(
         )
     if device_map is not None and device is not None:
         raise ModelError("give device or device_map, not both: the map already says where every module goes.")
-    where: dict[str, Any] = {"device": str(_device(device))}
+    where: dict[str, Any] = {"device": str(default_device(device))}
     if device_map is not None:
         where = {"device_map": device_map if isinstance(device_map, str) else dict(device_map)}
-    with _quiet(place), _reading(place, "the model"):
+    if adapter is not None:
+        # Bridge reads weights by itself, or takes a model that is where it has to be. This one is nobody else's.
+        merged = _load_weights(place, dtype, adapter, device_map=where.get("device_map"))
+        where = {"hf_model": merged} if device_map is not None else where | {"hf_model": merged.to(where["device"])}
+    with quiet(place), reading(place, "the model"):
         # Without a tokenizer TransformerLens looks for one and fails where the folder has none.
         stand_in = tokenizer if tokenizer is not None else _empty_tokenizer()
         bridge = TransformerBridge.boot_transformers(place, dtype=dtype, tokenizer=stand_in, **where)
