@@ -1,0 +1,83 @@
+"""The folder of a whole run: which run it holds, so that no other goes on in it.
+
+::
+
+    OUT/
+        run.json        what the run is the result of; written first
+        step1/, differences/, adapter/, alphas/, control/, scores/
+        result.json     written last: the run is finished
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from contrans_lens.artifacts import package_versions, read_json, require_writable, write_json
+from contrans_lens.errors import ArtifactError
+from contrans_lens.rahf.result import RESULT
+
+RUN = "run.json"
+_OURS = ("step1", "differences", "adapter", "alphas", "control", "scores", RESULT)
+
+
+def claim(folder: Path, key: Mapping[str, Any], plan: Callable[[], Mapping[str, Any]]) -> None:
+    """Make a folder that of a run, or check that it is.
+
+    Args:
+        folder: made if absent.
+        key: everything that the run is the result of, as JSON values.
+        plan: what is found out once, before anything is trained, and written beside the key.
+
+    Raises:
+        ArtifactError: it holds another run or something else, or cannot be written.
+    """
+    require_writable(folder)
+    if not (folder / RUN).exists():
+        taken = [name for name in _OURS if (folder / name).exists()]
+        if taken:
+            raise ArtifactError(f"{folder} holds {taken[0]} and no {RUN}: it is no run of rahf; choose another folder.")
+        found = plan()
+        write_json(folder / RUN, {"key": dict(key), "plan": dict(found), "versions": package_versions()})
+        return
+    held = read_json(folder / RUN).get("key")
+    flat = [_flat(json.loads(json.dumps(each))) for each in (held, dict(key))]
+    different = [name for name in dict.fromkeys((*flat[1], *flat[0])) if flat[0].get(name) != flat[1].get(name)]
+    if different:
+        told = "; ".join(
+            f"{name} is {_short(flat[0].get(name))} there and {_short(flat[1].get(name))} here" for name in different
+        )
+        raise ArtifactError(f"{folder} holds another run: {told}. Choose another folder, or give what that run had.")
+
+
+def claimed_plan(folder: Path) -> dict[str, Any]:
+    """What :func:`claim` has written beside the key.
+
+    Raises:
+        ArtifactError: it is not there.
+    """
+    plan = read_json(folder / RUN).get("plan")
+    if not isinstance(plan, dict):
+        raise ArtifactError(f"{folder / RUN} has no plan; run again into a new folder.")
+    return plan
+
+
+def texts_hash(texts: Sequence[str]) -> str:
+    """SHA-256 of texts in their order, in hexadecimal."""
+    return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
+
+
+def _flat(value: object, prefix: str = "") -> dict[str, Any]:
+    """Nested JSON objects as one, by the paths of their names."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    found: dict[str, Any] = {}
+    for name, each in value.items():
+        found |= _flat(each, f"{prefix}.{name}" if prefix else str(name))
+    return found
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:30] + "..."
