@@ -52,7 +52,7 @@ testbed: $(VENV)/.ready
 	$(BIN)/python -m contrans_lens.testbed train --out out/testbed --jobs $(JOBS)
 
 benchmarks: $(VENV)/.ready
-	for study in capture maps steering similarity_speed probe_speed causal_sweep tradeoff_speed pace_speed removal_overhead; do $(BIN)/python analysis/benchmarks/$$study.py --out out/benchmarks/$$study.json; done
+	for study in capture maps steering similarity_speed probe_speed causal_sweep tradeoff_speed pace_speed removal_overhead activity_fit; do $(BIN)/python analysis/benchmarks/$$study.py --out out/benchmarks/$$study.json; done
 
 clean:
 	rm -rf out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -199,6 +199,47 @@ def pace_tables(summary: dict[str, Any]) -> Group:
     return Group(*tables)
 
 
+def rahf_tables(summary: dict[str, Any]) -> Group:
+    """What each model of a run of RAHF prefers and costs, the alphas that were tried, and the compute of its steps.
+
+    They fit 80 columns.
+    """
+    title = f"{summary['model']['name']}: {summary['settings']['method']} on {summary['preferences']['name']}"
+    columns = ("model", "P(chosen)", "95 %", "less base", "acc.", "margin", "KL", "ppl")
+    scores = Table(*columns, title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for row in summary["rows"]:
+        span, change, damage = row["probability"], row["change"], row["damage"] or {}
+        scores.add_row(
+            row["name"],
+            f"{span['value']:.3f}",
+            _range([span["low"], span["high"]], ".3f"),
+            "" if change is None else f"{change['value']:+.3f}",
+            f"{row['accuracy']['value']:.2f}",
+            f"{row['margin']['value']:+.2f}",
+            _number(damage.get("kl"), ".4f"),
+            _number(damage.get("perplexity"), ".2f"),
+        )
+    tables = [scores]
+    if summary["trials"]:
+        trials = Table("alpha", "P(chosen), validation", "95 %", "KL", "", box=box.SIMPLE_HEAD)
+        for trial in summary["trials"]:
+            span = trial["probability"]
+            reach = _range([span["low"], span["high"]], ".3f")
+            taken = "taken" if trial["chosen"] else ""
+            trials.add_row(f"{trial['alpha']:g}", f"{span['value']:.3f}", reach, _number(trial["kl"], ".4f"), taken)
+        tables.append(trials)
+    costs = Table("step", "seconds", "updates", "tokens", "block tokens", box=box.SIMPLE_HEAD)
+    for name, cost in {**summary["costs"], "together": summary["total_cost"]}.items():
+        costs.add_row(
+            name,
+            f"{cost['seconds']:.1f}",
+            f"{cost['n_steps']:,}",
+            f"{cost['n_tokens']:,}",
+            f"{cost['block_tokens']:,}",
+        )
+    return Group(*tables, costs)
+
+
 def _listed(names: list[str]) -> str:
     more = f", and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     return escape(", ".join(names[:_MOST_NAMES])) + more

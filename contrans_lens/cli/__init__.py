@@ -1,6 +1,6 @@
 """The command line.
 
-``contrans-lens demo | transplant | layers | sweep | evaluate | dictionary | pace | generate | show``, where
+``contrans-lens demo | transplant | layers | sweep | evaluate | dictionary | pace | rahf | generate | show``, where
 ``dictionary`` has the commands ``build | show | search``.
 
 Exit codes: 0 the command did its work (whatever the verdict), 2 the input cannot be used, 130 interrupted.
@@ -14,6 +14,7 @@ from typing import Any
 import typer
 
 from contrans_lens.cli import console, dictionaries
+from contrans_lens.cli.preferring import rahf
 from contrans_lens.cli.removing import pace
 from contrans_lens.cli.showing import generate, show
 from contrans_lens.cli.tradeoffs import evaluate, sweep
@@ -55,7 +56,7 @@ def _add(to: typer.Typer, commands: Sequence[Callable[..., None]]) -> None:
 _dictionary = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Build, show and search concept dictionaries."
 )
-_add(app, (demo, transplant, layers, sweep, evaluate, pace, generate, show))
+_add(app, (demo, transplant, layers, sweep, evaluate, pace, rahf, generate, show))
 _add(_dictionary, (dictionaries.build, dictionaries.show, dictionaries.search))
 app.add_typer(_dictionary, name="dictionary")
 

@@ -12,14 +12,18 @@ from contrans_lens.cli import console
 from contrans_lens.cli.console import literal, print_json, print_text
 from contrans_lens.cli.dictionaries import print_dictionary
 from contrans_lens.cli.options import Json, Kind, Model, Seed
+from contrans_lens.cli.preferring import print_rahf
 from contrans_lens.cli.removing import print_pace
+from contrans_lens.errors import InterventionError
 from contrans_lens.tables import comparison_tables, layers_table, rows_table, runs_tables, tradeoff_table
 
 
 def generate(
     model: Model,
-    intervention: Annotated[Path, typer.Option(help="a saved intervention, or the folder of a transplant run")],
     prompt: Annotated[list[str], typer.Option(help="may be given several times")],
+    intervention: Annotated[
+        Path | None, typer.Option(help="a saved intervention, or the folder of a transplant run; default: none")
+    ] = None,
     strength: Annotated[
         float | None, typer.Option(help="replaces the saved strength; negative is the opposite")
     ] = None,
@@ -29,30 +33,39 @@ def generate(
     kind: Kind = "auto",
     as_json: Json = False,
 ) -> None:
-    """Generate with an intervention beside without."""
+    """Generate with an intervention beside without; or, where none is given, with the model as it is."""
     from contrans_lens.interventions import generate as run
     from contrans_lens.models import open_model
     from contrans_lens.pace.archive import load_edits
     from contrans_lens.pipeline import inputs
 
+    if intervention is None and strength is not None:
+        raise InterventionError("--strength sets how strongly is written, but nothing would be; give --intervention.")
     opened = open_model(inputs.model_reference(model), kind=inputs.model_kind(kind))
-    folder = intervention / "intervention" if (intervention / "intervention").is_dir() else intervention
-    loaded = load_edits(folder, opened)
-    chosen = loaded if strength is None else tuple(each.with_strength(strength) for each in loaded)
-    steered = chosen[0]
     common: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
-    plain = run(opened, prompt, (), **common)
-    written = run(opened, prompt, chosen, **common)
-    rows = [
-        {"prompt": p, "unsteered": a, "steered": b, "strength": steered.strength}
-        for p, a, b in zip(prompt, plain.texts, written.texts, strict=True)
-    ]
+    rows: list[dict[str, Any]]
+    if intervention is None:
+        texts = run(opened, prompt, (), **common).texts
+        rows = [{"prompt": asked, "text": text} for asked, text in zip(prompt, texts, strict=True)]
+        headings = ["prompt", "text"]
+    else:
+        folder = intervention / "intervention" if (intervention / "intervention").is_dir() else intervention
+        loaded = load_edits(folder, opened)
+        chosen = loaded if strength is None else tuple(each.with_strength(strength) for each in loaded)
+        steered = chosen[0]
+        plain = run(opened, prompt, (), **common)
+        written = run(opened, prompt, chosen, **common)
+        rows = [
+            {"prompt": p, "unsteered": a, "steered": b, "strength": steered.strength}
+            for p, a, b in zip(prompt, plain.texts, written.texts, strict=True)
+        ]
+        headings = ["prompt", "unsteered", f"steered ({steered.label}, strength {steered.strength:g})"]
     if as_json:
         print_json({"generations": rows})
         return
-    table = Table("prompt", "unsteered", f"steered ({steered.label}, strength {steered.strength:g})", show_lines=True)
+    table = Table(*headings, show_lines=True)
     for row in rows:
-        table.add_row(*(literal(str(row[key])) for key in ("prompt", "unsteered", "steered")))
+        table.add_row(*(literal(str(value)) for key, value in row.items() if key != "strength"))
     console.out.print(table)
 
 
@@ -87,8 +100,9 @@ def show(
 
 def _printer(summary: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
     """What prints a result of this kind."""
-    if summary.get("kind") == "pace":
-        return print_pace
+    by_kind = {"pace": print_pace, "rahf": print_rahf}
+    if summary.get("kind") in by_kind:
+        return by_kind[summary["kind"]]
     from contrans_lens.selection.report import LAYERS_SCHEMA
     from contrans_lens.tradeoff.analysis import ANALYSIS_SCHEMA
     from contrans_lens.tradeoff.comparison_result import COMPARISON_SCHEMA

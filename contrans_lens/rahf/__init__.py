@@ -6,6 +6,7 @@ residual stream by as much. :func:`align` does all three and scores the result b
 :func:`carry_differences` brings activity from one model to another.
 """
 
+from contrans_lens.rahf.align import align
 from contrans_lens.rahf.contrasts import DualContrast, ScitContrast
 from contrans_lens.rahf.controls import constant, negated, random_directions, scaled, shuffled
 from contrans_lens.rahf.difference_store import ActivityDifferences
@@ -17,7 +18,6 @@ from contrans_lens.rahf.norms import DifferenceNorms
 from contrans_lens.rahf.oracle import kl_to_oracle, oracle_logits
 from contrans_lens.rahf.protocol import Differences
 from contrans_lens.rahf.result import RahfResult
-from contrans_lens.rahf.run import align
 from contrans_lens.rahf.settings import default_hook_points
 from contrans_lens.rahf.tokens import AnswerRow, tokenize_answers
 from contrans_lens.rahf.training import Cost, LoraSettings, LossCurve, TrainingSettings

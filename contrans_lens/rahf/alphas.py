@@ -9,12 +9,15 @@ from contrans_lens.evaluation.intervals import bootstrap_mean_cis, paired_differ
 from contrans_lens.rahf.result import AlphaTrial
 from contrans_lens.rahf.scoring import Reading
 
+_AS_GOOD = 0.02  # of P(chosen)
+
 
 def chosen_alpha(readings: Mapping[float, Reading], units: Sequence[str], seed: int) -> tuple[AlphaTrial, ...]:
-    """Which alpha is taken: the one with the highest P(chosen), or of those within noise the one that costs least.
+    """Which alpha is taken: of those that are as good as the best one, the one that costs least.
 
-    An alpha is within noise of the best one where the interval of their paired difference holds zero. What costs least
-    is what moves the base least on neutral text, or without such texts the smallest alpha.
+    An alpha is as good where its P(chosen) is at most .02 below that of the best one, or where the interval of their
+    paired difference holds zero. What costs least is what moves the base least on neutral text, or without such texts
+    the smallest alpha. (Once P(chosen) is close to 1 it hardly grows with alpha, while damage does, many times over.)
 
     Args:
         readings: what was measured on the validation pairs, by alpha.
@@ -36,7 +39,7 @@ def chosen_alpha(readings: Mapping[float, Reading], units: Sequence[str], seed: 
         kl = kls[number]
         return (inf if kl is None else kl, abs(alphas[number]))
 
-    taken = min((number for number in range(len(alphas)) if behind[number].low <= 0), key=price)
+    taken = min((number for number, each in enumerate(behind) if each.low <= 0 or each.value <= _AS_GOOD), key=price)
     return tuple(
         AlphaTrial(alpha, spans[number], behind[number], kls[number], number == taken)
         for number, alpha in enumerate(alphas)

@@ -59,12 +59,13 @@ def _controls(result: "RahfResult") -> Iterator[str]:
                 f"The control {row.name} moves P(chosen) too, by {change.value:+.3f} [{change.low:+.3f}, "
                 f"{change.high:+.3f}]: part of the change has other reasons than the preference."
             )
-    prompted = [row for row in result.rows if row.kind == "prompt" and row.lead is not None and not row.lead.low > 0]
-    if prompted and prompted[0].lead is not None:
-        yield (
-            f"Saying p+ before the prompt does as much: the aligned model is ahead of it by "
-            f"{prompted[0].lead.value:+.3f} [{prompted[0].lead.low:+.3f}, {prompted[0].lead.high:+.3f}]."
-        )
+    for row in result.rows:
+        lead = row.lead
+        if row.kind == "prompt" and row.change and row.change.low > 0 and lead is not None and not lead.low > 0:
+            yield (
+                f"Saying p+ before the prompt does as much: the aligned model is ahead of it by {lead.value:+.3f} "
+                f"[{lead.low:+.3f}, {lead.high:+.3f}]."
+            )
 
 
 def _lengths(result: "RahfResult") -> Iterator[str]:

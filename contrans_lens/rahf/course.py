@@ -15,7 +15,7 @@ from contrans_lens.rahf.controls import random_directions
 from contrans_lens.rahf.difference_store import ActivityDifferences
 from contrans_lens.rahf.finetuning import FineTuned
 from contrans_lens.rahf.fitted import FittedAdapter
-from contrans_lens.rahf.result import RESULT, AlphaTrial, RahfResult
+from contrans_lens.rahf.result import FIT, RESULT, AlphaTrial, RahfResult
 from contrans_lens.rahf.scoring import (
     Kind,
     Reading,
@@ -213,7 +213,7 @@ class Course:
             relative_error=main.fitted.relative_error,
             validation_relative_error=main.fitted.validation_relative_error,
             norms=main.differences.norms(seed=self.settings.seed),
-            curves={name: tuned.curve for name, tuned in main.tuned.items()} | {"fit": main.fitted.curve},
+            curves={name: tuned.curve for name, tuned in main.tuned.items()} | {FIT: main.fitted.curve},
             validation_curves=self._validation_curves(main),
             costs=self._costs(main, trials),
             control_seconds=sum((self._seconds(path, main) for path in controls.values()), 0.0),
@@ -238,7 +238,7 @@ class Course:
 
     def _validation_curves(self, main: Way) -> dict[str, LossCurve]:
         curves = {name: tuned.validation_curve for name, tuned in main.tuned.items()}
-        curves["fit"] = main.fitted.record.validation_curve
+        curves[FIT] = main.fitted.record.validation_curve
         return {name: curve for name, curve in curves.items() if curve is not None}
 
     def _costs(self, main: Way, trials: tuple[AlphaTrial, ...]) -> dict[str, Cost]:

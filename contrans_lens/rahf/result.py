@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 SCHEMA = "contrans-lens/rahf/1"
 RESULT = "result.json"
+FIT = "fit"
+"""Name of step 3 among the curves."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,7 @@ class RahfResult:
 
     def plot(self) -> "Figure":
         """P(chosen) of every row with its interval, and what each costs on neutral text."""
-        from contrans_lens.reports.rahf_scores import scores_figure
+        from contrans_lens.reports import scores_figure
 
         return scores_figure(self)
 
@@ -206,7 +208,7 @@ class RahfResult:
         Raises:
             ArtifactError: the folder cannot be written; what was complete there stays.
         """
-        from contrans_lens.reports.rahf_html import write_rahf_report
+        from contrans_lens.reports import write_rahf_report
 
         folder = self.folder if folder is None else Path(folder)
         with atomic_write(folder / "scores.csv") as temporary:
@@ -240,7 +242,7 @@ class RahfResult:
         return "\n".join([*lines, *(f"beware: {each}" for each in self.cautions())])
 
     def _repr_html_(self) -> str:
-        from contrans_lens.reports.rahf_html import rahf_html
+        from contrans_lens.reports import rahf_html
 
         return rahf_html(self)
 

@@ -35,6 +35,9 @@ from contrans_lens.reports.pace_figures import (
     sparsity_path_figure,
 )
 from contrans_lens.reports.pace_html import pace_html, write_pace_report
+from contrans_lens.reports.rahf_figures import curves_figure, norms_figure
+from contrans_lens.reports.rahf_html import rahf_html, write_rahf_report
+from contrans_lens.reports.rahf_scores import scores_figure
 from contrans_lens.reports.tradeoff_figures import (
     alignment_figure,
     helpfulness_figure,
@@ -58,6 +61,7 @@ __all__ = [
     "change_figure",
     "comparison_figure",
     "comparison_html",
+    "curves_figure",
     "damage_figure",
     "decomposition_figure",
     "dictionary_map_figure",
@@ -67,6 +71,7 @@ __all__ = [
     "layer_figure",
     "layer_report_html",
     "layers_overview_figure",
+    "norms_figure",
     "overview_figure",
     "pace_html",
     "pareto_figure",
@@ -74,10 +79,12 @@ __all__ = [
     "prediction_figure",
     "predictor_figure",
     "probe_figure",
+    "rahf_html",
     "readings_figure",
     "result_html",
     "rows_figure",
     "runs_report",
+    "scores_figure",
     "sign_figure",
     "similarity_figure",
     "sparsity_path_figure",
@@ -88,6 +95,7 @@ __all__ = [
     "write_comparison_report",
     "write_layer_report",
     "write_pace_report",
+    "write_rahf_report",
     "write_report",
     "write_tradeoff_report",
 ]

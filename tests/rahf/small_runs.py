@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from contrans_lens.rahf.align import align
 from contrans_lens.rahf.result import RahfResult
-from contrans_lens.rahf.run import align
 from contrans_lens.rahf.training import LoraSettings, TrainingSettings
 from contrans_lens.texts import Instructions, Preference, PreferenceSet
 from tests.tiny_models import tiny_folder

@@ -27,6 +27,12 @@ def test_within_noise_the_one_that_costs_least_is_taken():
     assert taken({0.5: reading(0.0, kl=0.001), 1.0: noisy, 2.0: steady}) == 2.0
 
 
+def test_a_hair_less_for_a_lower_price_is_taken():
+    # P(chosen) .993 against .999 in every pair: clear, and of no use.
+    best, near, less = (Reading((odds,) * 24, {"kl": kl}) for odds, kl in ((7.0, 0.5), (5.0, 0.01), (3.0, 0.001)))
+    assert taken({0.5: less, 1.0: near, 2.0: best}) == 1.0
+
+
 def test_without_neutral_texts_the_smallest_of_equals_is_taken():
     assert taken({2.0: reading(1.0), 1.0: reading(1.0), 5.0: reading(1.0)}) == 1.0
 

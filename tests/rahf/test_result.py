@@ -22,12 +22,13 @@ def test_a_result_comes_back_as_it_was_saved(tmp_path: Path, residual_norms: tup
     assert (back.rows, back.norms, back.trials, back.curves) == (made.rows, made.norms, made.trials, made.curves)
     assert back.folder == tmp_path
     assert {path.name for path in tmp_path.iterdir()} == {
-        "curves.png",
+        "fit.png",
         "norms.png",
         "report.html",
         "result.json",
         "scores.csv",
         "scores.png",
+        "tuning.png",
     }
 
 

@@ -62,7 +62,8 @@ def align(
     launcher; trainings share their work, and everything else is done by the main process.
 
     Controls go the whole way on pairs half of which have their labels exchanged (with ``"cues"``: half of the
-    differences their sign), or fit one random direction in each layer with the norms of v.
+    differences their sign), or fit one random direction in each layer with the norms of v, which is scored once more
+    scaled to the damage of the result.
 
     Args:
         base: hub name or folder of a model.

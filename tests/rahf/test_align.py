@@ -8,9 +8,9 @@ import torch
 
 from contrans_lens.errors import ArtifactError, HookPointError, RahfError
 from contrans_lens.models import open_model
+from contrans_lens.rahf.align import align
 from contrans_lens.rahf.course import Course
 from contrans_lens.rahf.result import RahfResult
-from contrans_lens.rahf.run import align
 from contrans_lens.rahf.scoring import ScoredPairs
 from contrans_lens.rahf.settings import default_hook_points
 from contrans_lens.rahf.training import TrainingSettings
