@@ -33,10 +33,22 @@ def model_place(model: str | Path) -> str:
 
 
 def default_device(device: str | torch.device | None) -> torch.device:
-    """The device that was asked for, else CUDA if there is one, else the CPU."""
-    if device is not None:
-        return torch.device(device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The device that was asked for, else CUDA if there is one, else the CPU.
+
+    Raises:
+        ModelError: there is no such device here.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise ModelError(f"{device!r} is no device; 'cpu', 'cuda', 'cuda:1' or 'mps' was expected.") from error
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not here.get(wanted.type, True):
+        usable = ", ".join(["cpu", *(name for name, there in here.items() if there)])
+        raise ModelError(f"the device {str(wanted)!r} is not there, or this torch cannot use it; here is {usable}.")
+    return wanted
 
 
 @contextlib.contextmanager

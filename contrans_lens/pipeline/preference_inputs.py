@@ -135,7 +135,7 @@ def _separated(text: str) -> str:
 def _instructions_file(path: Path) -> InstructionsByTopic:
     try:
         found = json.loads(read_file(path))
-    except ValueError as error:
+    except json.JSONDecodeError as error:
         raise TextError(f"{path} is not readable JSON: {error}.") from error
     if not isinstance(found, Mapping) or not found:
         raise TextError(f"{path} holds no instructions; an object with 'positive' and 'negative' was expected.")

@@ -181,9 +181,10 @@ def _gather(
     if not report.read:
         raise TextError(f"{tally.source} has no rows; at least one preference pair was expected.")
     if not kept:
-        raise TextError(
-            f"{tally.source} holds no usable pair; rows of one of the formats {FORMATS} were expected.\n{report}"
+        wanted = (
+            f"rows of one of the formats {FORMATS} were expected" if reader.form is None else "see the reasons below"
         )
+        raise TextError(f"{tally.source} holds no usable pair; {wanted}.\n{report}")
     return PreferenceSet(tuple(kept), name, report)
 
 

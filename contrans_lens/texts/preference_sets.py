@@ -108,6 +108,11 @@ class PreferenceSet:
             TextError: there are too few groups for three parts, or pins contradict the groups.
         """
         groups = tuple(pair.unit for pair in self.preferences)
+        if (n_groups := len(set(groups))) < len(PARTS):
+            raise TextError(
+                f"{self.name!r} cannot be split: its {len(self)} pairs are of {n_groups} group(s), and pairs of one "
+                "group stay together; three groups at least were expected. Add pairs of others, or give narrower ones."
+            )
         texts = [tuple(pair.prompt + getattr(pair, side) for pair in self.preferences) for side in TRIPLE[1:]]
         items = tuple(replace(pair.item(), group=group) for pair, group in zip(self.preferences, groups, strict=True))
         sides = _Sides(self.name, texts[0], texts[1], True, groups, groups, items)

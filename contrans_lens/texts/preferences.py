@@ -116,7 +116,7 @@ def _check_types(values: Mapping[str, Any]) -> None:
     margin = values["margin"]
     is_number = isinstance(margin, int | float) and not isinstance(margin, bool)
     if margin is not None and not (is_number and math.isfinite(margin)):
-        raise UnusablePair("wrong type", f"the margin is {margin!r}; a finite number was expected.")
+        raise UnusablePair("margin not a number", f"the margin is {margin!r}; a finite number was expected.")
     if not isinstance(values["swapped"], bool):
         raise UnusablePair("wrong type", f"'swapped' is {values['swapped']!r}; true or false was expected.")
 

@@ -38,4 +38,4 @@ def _margin(value: object) -> Any:
     try:
         return float(value) if value.strip() else None
     except ValueError as error:
-        raise UnusablePair("wrong type", f"the margin is {value!r}; a number was expected.") from error
+        raise UnusablePair("margin not a number", f"the margin is {value!r}; a number was expected.") from error

@@ -306,3 +306,9 @@ def test_a_hub_name_without_a_network_says_what_to_do(monkeypatch):
 def test_importing_the_package_does_not_import_transformer_lens():
     code = "import sys, contrans_lens.models; sys.exit(bool({'transformer_lens', 'transformers'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("device", ["foo", *([] if torch.cuda.is_available() else ["cuda", "cuda:1"])])
+def test_a_device_that_is_not_there_is_refused(device):
+    with pytest.raises(ModelError, match=device):
+        open_model(tiny_folder("gpt2"), device=device)

@@ -75,7 +75,7 @@ class TestFormats:
         )
         data = read_preferences(path)
         assert data.preferences == (Preference("a", "b", "c", split="test", margin=1.5), Preference("d", "e", "f"))
-        assert data.report.lines == {"empty answer": (3,), "wrong type": (4,)}
+        assert data.report.lines == {"empty answer": (3,), "margin not a number": (4,)}
 
     def test_a_rendered_triple_is_one_message(self, tmp_path):
         path = write_jsonl(tmp_path / "a.jsonl", {"prompt": "Hi", "chosen": "a", "rejected": " b"})

@@ -50,8 +50,8 @@ class TestPreference:
             ({"chosen": "Go away.  "}, "equal answers"),
             ({"group": ["a"]}, "wrong type"),
             ({"split": "dev"}, "unknown split"),
-            ({"margin": float("nan")}, "wrong type"),
-            ({"margin": True}, "wrong type"),
+            ({"margin": float("nan")}, "margin not a number"),
+            ({"margin": True}, "margin not a number"),
             ({"swapped": "yes"}, "wrong type"),
             ({"chosen": " half \ud83d"}, "not Unicode"),
         ],
@@ -125,6 +125,11 @@ class TestSet:
         for one, other in ((0, 1), (0, 2), (1, 2)):
             for key in (lambda pair: pair.prompt, lambda pair: pair.group):
                 assert not ({key(p) for p in parts[one]} & {key(p) for p in parts[other]}) - {""}
+
+    def test_pairs_of_two_groups_have_no_three_parts(self):
+        pairs = tuple(Preference(f"p {n}", " a", " b", group=f"g{n % 2}") for n in range(8))
+        with pytest.raises(TextError, match="8 pairs are of 2 group"):
+            PreferenceSet(pairs, "few").split()
 
     def test_a_split_keeps_shares_order_and_pins(self):
         data = some(200)
