@@ -1,13 +1,14 @@
 """Command that aligns a model with preferences: ``rahf``."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
 from contrans_lens.cli import console
 from contrans_lens.cli.console import Progress, print_json, print_text, typed_command
 from contrans_lens.cli.options import Device, Json, Out, Seed
+from contrans_lens.errors import RahfError
 from contrans_lens.tables import rahf_tables
 
 _DUAL_TOKENS = 64  # of an answer, as in the paper's Dual
@@ -41,16 +42,18 @@ def rahf(
     ] = None,
     rank: Annotated[int, typer.Option(min=1, help="of the adapters; their scale is twice the rank")] = 8,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="updates of step 1; default 450, the paper's (embedded models: 100)")
+        int | None,
+        typer.Option(min=1, help="updates of step 1; default 450, SCIT's (embedded models: 100)"),
     ] = None,
     fit_steps: Annotated[int | None, typer.Option(min=1, help="updates of the fit; default as --steps")] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="of step 1; default 3e-4, the paper's (embedded models: 1e-3)")
+        float | None, typer.Option(help="of step 1; default 3e-4, SCIT's (embedded models: 1e-3)")
     ] = None,
     fit_learning_rate: Annotated[float | None, typer.Option(help="of the fit; default as --learning-rate's")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="pairs in one pass of a process; default 16")] = None,
     accumulation: Annotated[
-        int | None, typer.Option(min=1, help="batches of one update; default 4, the paper's (embedded models: 1)")
+        int | None,
+        typer.Option(min=1, help="batches of one update; default 4, SCIT's (embedded models: 1)"),
     ] = None,
     answer_tokens: Annotated[
         int | None, typer.Option(min=1, help="most tokens of an answer; default 512, of dual's differences 64")
@@ -60,6 +63,15 @@ def rahf(
         typer.Option(help="texts to measure damage on; default: not measured (embedded models: embedded:neutral)"),
     ] = None,
     controls: Annotated[int, typer.Option(min=0, help="runs of each control: shuffled labels, random directions")] = 1,
+    keep: Annotated[
+        str,
+        typer.Option(
+            help="how differences are kept on disk: float32, float16, bfloat16; or nothing: computed when needed"
+        ),
+    ] = "float32",
+    dtype: Annotated[
+        str, typer.Option(help="of the models' weights: float32 or bfloat16; adapters are float32 all the same")
+    ] = "float32",
     limit: Annotated[int | None, typer.Option(min=1, help="at most so many pairs; embedded: training pairs")] = None,
     seed: Seed = 0,
     device: Device = None,
@@ -104,6 +116,7 @@ def rahf(
         "tuning": training_reference(base, **tuning),
         "fitting": training_reference(base, **fitting),
         "controls": controls,
+        **_precision(keep, dtype),
         "seed": seed,
         "device": device,
     }
@@ -126,6 +139,17 @@ def rahf(
         return
     print_rahf(result.summary())
     print_text(f"report: {out / 'report.html'}   adapter: {result.adapter}")
+
+
+def _precision(keep: str, dtype: str) -> dict[str, Any]:
+    """How differences are kept and models are opened, as :func:`~contrans_lens.rahf.align.align` takes it."""
+    from contrans_lens.rahf.settings import Keep
+    from contrans_lens.rahf.training import DTYPES
+
+    for option, given, known in (("keep", keep, get_args(Keep)), ("dtype", dtype, tuple(DTYPES))):
+        if given not in known:
+            raise RahfError(f"--{option} is {given!r}; choose one of {', '.join(known)}.")
+    return {"keep": keep, "dtype": DTYPES[dtype]}
 
 
 def print_rahf(summary: dict[str, Any]) -> None:

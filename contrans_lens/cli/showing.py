@@ -76,6 +76,7 @@ def show(
     """Show what an artifact or a run is, on which models it was made, and its numbers."""
     from contrans_lens.artifacts import MANIFEST_NAME, load_artifact, read_json, read_manifest
     from contrans_lens.pace.saving import KIND as DICTIONARY
+    from contrans_lens.rahf.training_run import MANIFEST as TRAINED
 
     if (artifact / "result.json").exists():
         summary = read_json(artifact / "result.json")
@@ -87,6 +88,9 @@ def show(
     if (artifact / MANIFEST_NAME).exists() and read_json(artifact / MANIFEST_NAME).get("kind") == DICTIONARY:
         print_dictionary(artifact, as_json=as_json)  # its tensors lie in several files, and are read from there
         return
+    if (artifact / TRAINED).exists():
+        _show_training(artifact, as_json=as_json)
+        return
     manifest = read_manifest(artifact)
     load_artifact(artifact)  # says so when the tensors are damaged
     if as_json:
@@ -96,6 +100,21 @@ def show(
     for name, tensor in manifest["tensors"].items():
         print_text(f"  {name}: {tensor['dtype']} {tensor['shape']}")
     print_text(json.dumps(manifest["body"], indent=2, ensure_ascii=False))
+
+
+def _show_training(folder: Path, *, as_json: bool) -> None:
+    """Print what a fine-tuned or fitted adapter is; its weights are compared with their checksums."""
+    from contrans_lens.artifacts import read_json
+    from contrans_lens.rahf.training_run import MANIFEST, read_manifest
+
+    manifest = read_manifest(folder, str(read_json(folder / MANIFEST).get("kind")))
+    if as_json:
+        print_json(manifest)
+        return
+    print_text(f"{manifest['kind']}, for plain transformers and peft: {', '.join(manifest['files'])}")
+    curves = ("curve", "validation_curve")  # hundreds of numbers; --json prints them
+    body = {name: value for name, value in manifest["body"].items() if name not in curves}
+    print_text(json.dumps(body, indent=2, ensure_ascii=False))
 
 
 def _printer(summary: dict[str, Any]) -> Callable[[dict[str, Any]], None]:

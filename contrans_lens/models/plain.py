@@ -102,10 +102,12 @@ def blocks(model: nn.Module) -> nn.ModuleList:
         ModelError: no list of as many modules as the configuration says was found.
     """
     config: Any = model.config
-    wanted = int(config.num_hidden_layers)
+    wanted = getattr(config, "num_hidden_layers", None)
     found = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == wanted]
     if not found:
-        raise ModelError(f"{type(model).__name__} has no list of {wanted} blocks; a decoder-only model was expected.")
+        raise ModelError(
+            f"{type(model).__name__} has no list of {wanted or 'its'} blocks; a decoder-only model was expected."
+        )
     return found[0]
 
 

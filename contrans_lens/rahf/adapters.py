@@ -6,8 +6,8 @@ from torch import nn
 
 from contrans_lens.errors import RahfError
 from contrans_lens.models.plain import blocks
-from contrans_lens.rahf.runs import quiet
 from contrans_lens.rahf.training import LoraSettings, seeded
+from contrans_lens.rahf.training_run import quiet
 
 QUERY_AND_VALUE = (("q_proj", "v_proj"), ("c_attn",), ("query_key_value",), ("qkv_proj",), ("Wqkv",))
 """Where architectures keep their query and value projections. Where all three are one matrix, it learns as a whole."""

@@ -17,6 +17,7 @@ from contrans_lens.rahf.scoring import ScoredPairs
 from contrans_lens.rahf.settings import (
     AlignMethod,
     AlignSettings,
+    Keep,
     checked_neutral,
     default_hook_points,
     spelled_instructions,
@@ -48,6 +49,8 @@ def align(
     epsilon: float | int = 0.2,
     neutral: Sequence[str] = (),
     controls: int = 1,
+    keep: Keep = "float32",
+    dtype: torch.dtype = torch.float32,
     seed: int = 0,
     device: str | torch.device | None = None,
     progress: bool = False,
@@ -59,7 +62,8 @@ def align(
     step 3 fits an adapter of the base to move by ``alpha`` times that. The base, the base after p+ in words, the models
     of step 1, the result and controls are scored on held-out pairs. All is kept in ``out``: a call with the same
     arguments goes on where an earlier one was broken off, and opens a run that is finished. Works under accelerate's
-    launcher; trainings share their work, and everything else is done by the main process.
+    launcher; trainings share their work, and everything else is done by the main process. (Differences that are not
+    kept are read by the process that fits to them.)
 
     Controls go the whole way on pairs half of which have their labels exchanged (with ``"cues"``: half of the
     differences their sign), or fit one random direction in each layer with the norms of v, which is scored once more
@@ -77,11 +81,16 @@ def align(
         answers: which answers of a pair activities are read on.
         hook_points: where the residual stream is read; None: the paper's layers, scaled to the model's depth.
         lora: the adapters of step 1 and step 3.
-        tuning: training of step 1. Its seed is replaced by ``seed``.
+        tuning: training of step 1. Its seed is replaced by ``seed``. The default is that of the paper's SCIT; its Dual
+            makes 2,500 updates of 8 answers at a rate of 9e-6.
         fitting: training of step 3. Its seed is replaced by ``seed``; its limits of tokens hold in step 2.
         epsilon: label smoothing of SCIT's contrastive term.
         neutral: texts on which damage is measured, two at least; none: it is not.
         controls: runs of each kind of control.
+        keep: how activity differences are kept: on disk in a dtype (an answer of 512 tokens at five layers of width
+            4,096 takes 42 MB in float32), or ``"nothing"``: they are computed whenever they are asked for, which keeps
+            the models that they are read in in memory.
+        dtype: of the weights of all models, float32 or bfloat16. Adapters, losses and targets are float32 all the same.
         seed: of the split, the trainings, the controls and the bootstraps.
         device: where models run; CUDA if there is one and None is given, else the CPU.
         progress: whether to show bars.
@@ -105,6 +114,8 @@ def align(
         fitting=fitting,
         epsilon=epsilon,
         controls=controls,
+        keep=keep,
+        dtype=dtype,
         seed=seed,
     )
     folder, texts = Path(out), checked_neutral(neutral)
@@ -142,7 +153,7 @@ def _plan(
 ) -> dict[str, Any]:
     """Look at the base before anything is trained: where it is read, and whether the pairs can be scored."""
     say("opening the base")
-    opened = open_model(base, device=device)
+    opened = open_model(base, dtype=settings.dtype, device=device)
     points = settings.hook_points or default_hook_points(int(opened.cfg.n_layers), settings.method)
     check_hook_points(opened, points)
     for pairs in parts if settings.alpha == "auto" else (parts.test,):

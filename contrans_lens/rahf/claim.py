@@ -16,6 +16,7 @@ from typing import Any
 
 from contrans_lens.artifacts import package_versions, read_json, require_writable, write_json
 from contrans_lens.errors import ArtifactError
+from contrans_lens.rahf.keys import key_differences
 from contrans_lens.rahf.result import RESULT
 
 RUN = "run.json"
@@ -42,13 +43,11 @@ def claim(folder: Path, key: Mapping[str, Any], plan: Callable[[], Mapping[str, 
         write_json(folder / RUN, {"key": dict(key), "plan": dict(found), "versions": package_versions()})
         return
     held = read_json(folder / RUN).get("key")
-    flat = [_flat(json.loads(json.dumps(each))) for each in (held, dict(key))]
-    different = [name for name in dict.fromkeys((*flat[1], *flat[0])) if flat[0].get(name) != flat[1].get(name)]
+    different = key_differences(held if isinstance(held, dict) else {}, key)
     if different:
-        told = "; ".join(
-            f"{name} is {_short(flat[0].get(name))} there and {_short(flat[1].get(name))} here" for name in different
+        raise ArtifactError(
+            f"{folder} holds another run: {'; '.join(different)}. Choose another folder, or give what that run had."
         )
-        raise ArtifactError(f"{folder} holds another run: {told}. Choose another folder, or give what that run had.")
 
 
 def claimed_plan(folder: Path) -> dict[str, Any]:
@@ -66,18 +65,3 @@ def claimed_plan(folder: Path) -> dict[str, Any]:
 def texts_hash(texts: Sequence[str]) -> str:
     """SHA-256 of texts in their order, in hexadecimal."""
     return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
-
-
-def _flat(value: object, prefix: str = "") -> dict[str, Any]:
-    """Nested JSON objects as one, by the paths of their names."""
-    if not isinstance(value, dict):
-        return {prefix: value}
-    found: dict[str, Any] = {}
-    for name, each in value.items():
-        found |= _flat(each, f"{prefix}.{name}" if prefix else str(name))
-    return found
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:30] + "..."

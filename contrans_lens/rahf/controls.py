@@ -27,6 +27,11 @@ class DerivedDifferences(SummarisedDifferences):
         self.rows = source.rows
         self.groups = source.groups
 
+    @property
+    def reading_tokens(self) -> tuple[int, ...]:
+        """Those of the source."""
+        return self.source.reading_tokens
+
     def residual_norms(self) -> Float[Tensor, " layer"] | None:
         """Those of the source."""
         return self.source.residual_norms()

@@ -12,13 +12,14 @@ from contrans_lens.evaluation import solve_adapter_scale
 from contrans_lens.models import HookedModel, open_model
 from contrans_lens.rahf.alphas import chosen_alpha
 from contrans_lens.rahf.controls import random_directions
-from contrans_lens.rahf.difference_store import ActivityDifferences
 from contrans_lens.rahf.finetuning import FineTuned
 from contrans_lens.rahf.fitted import FittedAdapter
+from contrans_lens.rahf.memory import free_models
 from contrans_lens.rahf.result import FIT, RESULT, AlphaTrial, RahfResult
 from contrans_lens.rahf.scoring import (
     Kind,
     Reading,
+    Scored,
     ScoredPairs,
     measured_damage,
     neutral_tokens,
@@ -27,7 +28,8 @@ from contrans_lens.rahf.scoring import (
 )
 from contrans_lens.rahf.settings import ALPHAS, AlignSettings, spelled_instructions
 from contrans_lens.rahf.signs import signs_exchanged
-from contrans_lens.rahf.steps import Steps, reading_cost
+from contrans_lens.rahf.steps import Steps
+from contrans_lens.rahf.summaries import SummarisedDifferences
 from contrans_lens.rahf.training import Cost, LossCurve
 from contrans_lens.texts import PreferenceSet
 from contrans_lens.texts.preference_sets import PreferenceSplits
@@ -43,10 +45,16 @@ class Way:
 
     tuned: Mapping[str, FineTuned]
     """The models of step 1, by name."""
-    differences: ActivityDifferences
-    """Of the training pairs."""
     fitted: FittedAdapter
     """The adapter."""
+    reading: Cost | None
+    """What reading differences took; None where none were read for this way, or fits have read them."""
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all steps."""
+        costs = [*(tuned.cost for tuned in self.tuned.values()), self.fitted.cost]
+        return sum(cost.seconds for cost in costs) + (0.0 if self.reading is None else self.reading.seconds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +85,8 @@ class Course:
 
     def finish(self) -> None:
         """All steps, controls and scores, and the result."""
-        tuned, differences, held_out = self._read(self.folder, self.parts.train, self.validation)
+        tuned, parts = self._read(self.folder, self.parts.train, self.validation)
+        differences, held_out = parts["train"], parts["validation"]
         trials = self._tried(differences, held_out)
         if trials:
             [alpha] = [trial.alpha for trial in trials if trial.chosen]
@@ -85,24 +94,24 @@ class Course:
             fitted = FittedAdapter.load(self.folder / "adapter")
         else:
             fitted = self.steps.fitted(self.folder / "adapter", differences, float(self.settings.alpha), held_out)
-        main = Way(tuned, differences, fitted)
+        main = Way(tuned, fitted, self.steps.reading_cost(self.folder))
         controls: dict[str, Way] = {}
         for draw in range(self.settings.controls):
-            controls[f"shuffled {draw}"] = self._shuffled(main, draw)
-            controls[f"random {draw}"] = self._random(main, draw)
-        self.steps.processes.once(lambda: self._conclude(main, trials, controls))
+            controls[f"shuffled {draw}"] = self._shuffled(differences, fitted.alpha, draw)
+            controls[f"random {draw}"] = self._random(differences, fitted.alpha, draw)
+        self.steps.processes.once(lambda: self._conclude(main, differences, trials, controls))
 
     def _read(
         self, folder: Path, train: PreferenceSet, validation: PreferenceSet | None
-    ) -> tuple[dict[str, FineTuned], ActivityDifferences, ActivityDifferences | None]:
-        """Steps 1 and 2."""
+    ) -> tuple[dict[str, FineTuned], dict[str, SummarisedDifferences]]:
+        """Steps 1 and 2; a control has no validation pairs, and nobody asks for its norms."""
         steps = self.steps
         tuned = steps.tuned(folder, steps.learnt(train, self.settings.tuning), validation)
-        differences = steps.differences(folder, steps.learnt(train, self.settings.fitting))
-        held_out = None if validation is None else steps.differences(folder, validation, "validation")
-        return tuned, differences, held_out
+        parts = {"train": steps.learnt(train, self.settings.fitting)}
+        parts |= {} if validation is None else {"validation": validation}
+        return tuned, steps.differences(folder, parts, norms=validation is not None)
 
-    def _tried(self, differences: ActivityDifferences, held_out: ActivityDifferences | None) -> tuple[AlphaTrial, ...]:
+    def _tried(self, differences: SummarisedDifferences, held_out: SummarisedDifferences) -> tuple[AlphaTrial, ...]:
         """Fits with several alphas, scored on the validation pairs; none where alpha was given."""
         if self.settings.alpha != "auto":
             return ()
@@ -122,21 +131,21 @@ class Course:
             shutil.copytree(self.folder / "alphas" / f"{alpha:g}", partial)
             partial.replace(target)
 
-    def _shuffled(self, main: Way, draw: int) -> Way:
+    def _shuffled(self, differences: SummarisedDifferences, alpha: float, draw: int) -> Way:
         """The whole path on labels that say nothing."""
         folder, seed = self.folder / "control" / f"shuffled-{draw}", self._seed(draw)
         if self.settings.method == "cues":
-            per_pair = 2 if self.settings.answers == "both" else 1
-            signed = signs_exchanged(main.differences, per_pair, seed)
-            return Way({}, main.differences, self.steps.fitted(folder / "adapter", signed, main.fitted.alpha))
-        tuned, differences, _ = self._read(folder, self.parts.train.shuffled(seed), None)
-        return Way(tuned, differences, self.steps.fitted(folder / "adapter", differences, main.fitted.alpha))
+            signed = signs_exchanged(differences, 2 if self.settings.answers == "both" else 1, seed)
+            return Way({}, self.steps.fitted(folder / "adapter", signed, alpha), None)
+        tuned, parts = self._read(folder, self.parts.train.shuffled(seed), None)
+        fitted = self.steps.fitted(folder / "adapter", parts["train"], alpha)
+        return Way(tuned, fitted, self.steps.reading_cost(folder))
 
-    def _random(self, main: Way, draw: int) -> Way:
+    def _random(self, differences: SummarisedDifferences, alpha: float, draw: int) -> Way:
         """A fit to one random direction in each layer, with the norms of v. An adapter can learn it as well as v."""
-        random = random_directions(main.differences, self._seed(draw), one=True)
+        random = random_directions(differences, self._seed(draw), one=True)
         folder = self.folder / "control" / f"random-{draw}" / "adapter"
-        return Way({}, main.differences, self.steps.fitted(folder, random, main.fitted.alpha))
+        return Way({}, self.steps.fitted(folder, random, alpha), None)
 
     def _seed(self, draw: int) -> int:
         return _DRAWS * self.settings.seed + draw
@@ -157,7 +166,8 @@ class Course:
         """An adapter, scaled so that its damage is a given one."""
 
         def scaled(factor: float) -> HookedModel:
-            return open_model(place, device=self.steps.device, adapter_scale=factor)
+            free_models()
+            return open_model(place, dtype=self.settings.dtype, device=self.steps.device, adapter_scale=factor)
 
         limit = neutral_tokens(base)
         scale = solve_adapter_scale(scaled, base, self.neutral, kl, max_tokens=limit).strength
@@ -175,10 +185,38 @@ class Course:
     def _reading(self, name: str) -> Reading:
         return Reading.from_dict(read_json(self.folder / "scores" / f"{name.replace(' ', '-')}.json"))
 
-    def _conclude(self, main: Way, trials: tuple[AlphaTrial, ...], controls: Mapping[str, Way]) -> None:
+    def _conclude(
+        self,
+        main: Way,
+        differences: SummarisedDifferences,
+        trials: tuple[AlphaTrial, ...],
+        controls: Mapping[str, Way],
+    ) -> None:
         """Score everything and write the result."""
-        base = self.steps.opened(self.steps.base)
-        words = self.steps.instructions
+        pairs, rows = self._scored(main, list(controls))
+        result = RahfResult(
+            model=self.model,
+            preferences=self._described(pairs),
+            instructions=spelled_instructions(self.steps.instructions),
+            settings=self.settings.to_dict(),
+            hook_points=main.fitted.hook_points,
+            alpha=main.fitted.alpha,
+            trials=trials,
+            rows=rows,
+            relative_error=main.fitted.relative_error,
+            validation_relative_error=main.fitted.validation_relative_error,
+            norms=differences.norms(seed=self.settings.seed),
+            curves={name: tuned.curve for name, tuned in main.tuned.items()} | {FIT: main.fitted.curve},
+            validation_curves=self._validation_curves(main),
+            costs=self._costs(main, trials),
+            control_seconds=sum((way.seconds for way in controls.values()), 0.0),
+            folder=self.folder,
+        )
+        write_json(self.folder / RESULT, result.summary())
+
+    def _scored(self, main: Way, controls: list[str]) -> tuple[ScoredPairs, tuple[Scored, ...]]:
+        """The base, the prompt alone, the models of step 1, the result and the controls on the test pairs."""
+        base, words = self.steps.opened(self.steps.base), self.steps.instructions
         pairs = ScoredPairs.of(base, self.parts.test, words)
         models: dict[str, tuple[Kind, str | None]] = {"base": ("base", None), "prompt": ("prompt", None)}
         models |= {name: ("step 1", f"step1/{name}") for name in main.tuned}
@@ -200,26 +238,7 @@ class Course:
                 place, equal = models[name][1], f"{name} at equal KL"
                 maker = partial(self._equal_reading, base, pairs, self.folder / str(place), damage["kl"])
                 models[equal], readings[equal] = ("random at equal KL", place), self._kept(equal, maker)
-        rows = scored_rows(models, readings, pairs, self.settings.seed)
-        result = RahfResult(
-            model=self.model,
-            preferences=self._described(pairs),
-            instructions=spelled_instructions(words),
-            settings=self.settings.to_dict(),
-            hook_points=main.fitted.hook_points,
-            alpha=main.fitted.alpha,
-            trials=trials,
-            rows=rows,
-            relative_error=main.fitted.relative_error,
-            validation_relative_error=main.fitted.validation_relative_error,
-            norms=main.differences.norms(seed=self.settings.seed),
-            curves={name: tuned.curve for name, tuned in main.tuned.items()} | {FIT: main.fitted.curve},
-            validation_curves=self._validation_curves(main),
-            costs=self._costs(main, trials),
-            control_seconds=sum((self._seconds(path, main) for path in controls.values()), 0.0),
-            folder=self.folder,
-        )
-        write_json(self.folder / RESULT, result.summary())
+        return pairs, scored_rows(models, readings, pairs, self.settings.seed)
 
     def _described(self, pairs: ScoredPairs) -> dict[str, Any]:
         """The preferences as results name them."""
@@ -244,13 +263,9 @@ class Course:
     def _costs(self, main: Way, trials: tuple[AlphaTrial, ...]) -> dict[str, Cost]:
         """What each step took, fits that were tried and not taken included."""
         costs = {f"step 1: {name}": tuned.cost for name, tuned in main.tuned.items()}
-        costs["step 2"] = reading_cost(self.folder)
+        costs |= {} if main.reading is None else {"step 2": main.reading}
         for trial in trials:
             costs[f"step 3: alpha {trial.alpha:g}"] = FittedAdapter.load(
                 self.folder / "alphas" / f"{trial.alpha:g}"
             ).cost
         return costs if trials else {**costs, "step 3": main.fitted.cost}
-
-    def _seconds(self, path: Way, main: Way) -> float:
-        own = 0.0 if path.differences is main.differences else reading_cost(path.fitted.folder.parent).seconds
-        return own + path.fitted.cost.seconds + sum(tuned.cost.seconds for tuned in path.tuned.values())

@@ -77,6 +77,14 @@ class StreamedDifferences(SummarisedDifferences):
         values = kept(self._reader, self._reader.differences(rows), rows, self._dtype)
         return values.to(torch.promote_types(self._dtype, torch.float32))
 
+    @property
+    def reading_tokens(self) -> tuple[int, ...]:
+        """Tokens of both runs."""
+        tokens = self._reader.tokens
+        return tuple(
+            len(first.ids) + len(second.ids) for first, second in zip(tokens.first, tokens.second, strict=True)
+        )
+
     def residual_norms(self) -> Float[Tensor, " layer"] | None:
         """See :meth:`SummarisedDifferences.residual_norms`; measured when it is first asked for."""
         if self._norms is None and self._base is not None:

@@ -18,7 +18,7 @@ from contrans_lens.errors import ArtifactError, RahfError
 from contrans_lens.models.plain import PlainModel, open_plain
 from contrans_lens.rahf.adapters import add_adapter
 from contrans_lens.rahf.losses import answer_nll, scit_contrast
-from contrans_lens.rahf.runs import Run, base_identity, read_manifest, save_weights
+from contrans_lens.rahf.objective import Objective
 from contrans_lens.rahf.tokens import AnswerRow, AnswerTokens, InstructionsByTopic, collate, tokenize_answers
 from contrans_lens.rahf.training import (
     RAHF_LORA,
@@ -26,11 +26,12 @@ from contrans_lens.rahf.training import (
     Cost,
     LoraSettings,
     LossCurve,
-    Objective,
     TrainingRecord,
     TrainingSettings,
+    dtype_name,
     train,
 )
+from contrans_lens.rahf.training_run import TrainingRun, base_identity, read_manifest, save_weights
 from contrans_lens.texts import Instructions, PreferenceSet
 
 Method = Literal["scit", "preferred", "dispreferred"]
@@ -102,6 +103,8 @@ def fine_tune(
     lora: LoraSettings | None = RAHF_LORA,
     training: TrainingSettings = RAHF_TRAINING,
     validation: PreferenceSet | None = None,
+    end_of_answer: bool = False,
+    dtype: torch.dtype = torch.float32,
     device: str | torch.device | None = None,
     progress: bool = False,
 ) -> FineTuned:
@@ -121,18 +124,23 @@ def fine_tune(
         lora: the adapter; None trains all weights and saves a whole model.
         training: how long, in which batches and how fast.
         validation: pairs that are scored at every checkpoint, not learnt.
+        end_of_answer: put the tokenizer's EOS after every answer, so that the model learns to stop there. The paper's
+            code does not.
+        dtype: of the base's weights, float32 or bfloat16; those of an adapter are float32. Without LoRA float32 only.
         device: where; CUDA if there is one and None is given, else the CPU.
         progress: whether to show a bar with the time left.
 
     Raises:
-        RahfError: there is no such method, instructions are missing or not needed, rows have no room, or the loss is
-            not finite.
+        RahfError: there is no such method, instructions are missing or not needed, rows have no room, there is no EOS,
+            the dtype is none to train in, or the loss is not finite.
         ModelError: the base cannot be opened.
         ArtifactError: the folder holds another run, or cannot be written.
     """
     _check(method, instructions, epsilon, contrast_weight)
-    plain = open_plain(base, device="cpu")
-    recipe = _Recipe(plain, method, instructions, epsilon, contrast_weight, _max_length(plain, training), training)
+    dtype_name(dtype, lora=lora is not None)
+    plain = open_plain(base, dtype=dtype, device="cpu")
+    limit, end = _max_length(plain, training), _end(plain) if end_of_answer else None
+    recipe = _Recipe(plain, method, instructions, epsilon, contrast_weight, limit, training, end)
     key = {
         "method": method,
         "base": base_identity(plain),
@@ -141,10 +149,11 @@ def fine_tune(
         "instructions": _as_json(instructions),
         "epsilon": float(epsilon),
         "contrast_weight": float(contrast_weight),
+        "end_of_answer": end_of_answer,
         "lora": None if lora is None else asdict(lora),
         "training": asdict(training),
     }
-    run = Run(Path(out), KIND, key)
+    run = TrainingRun(Path(out), KIND, key)
     if run.finished() is None:
         objective, tokens = recipe.objective(preferences)
         scored = None if validation is None else recipe.objective(validation)[0]
@@ -167,6 +176,7 @@ class _Recipe:
     contrast_weight: float | int
     max_length: int
     training: TrainingSettings
+    end: int | None
 
     def objective(self, preferences: PreferenceSet) -> tuple[Objective, AnswerTokens]:
         """The objective of some pairs, with their tokens (of SCIT under p+; under p- the same are cut)."""
@@ -191,6 +201,7 @@ class _Recipe:
             instructions=self.instructions,
             side=side,
             max_answer_tokens=self.training.max_answer_tokens,
+            end=self.end,
         )
 
     def _over(
@@ -242,6 +253,15 @@ def _max_length(plain: PlainModel, training: TrainingSettings) -> int:
     if training.max_length is not None and training.max_length > plain.context:
         raise RahfError(f"max_length={training.max_length}; the model's context is {plain.context} tokens.")
     return training.max_length or plain.context
+
+
+def _end(plain: PlainModel) -> int:
+    end = plain.tokenizer.eos_token_id
+    if end is None:
+        raise RahfError(
+            f"the tokenizer of {plain.place} has no EOS token to end answers with; leave end_of_answer out."
+        )
+    return int(end)
 
 
 def _as_json(instructions: InstructionsByTopic | None) -> dict[str, Any] | None:

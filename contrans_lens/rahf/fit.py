@@ -9,21 +9,31 @@ from typing import Any, get_args
 import torch
 
 from contrans_lens.errors import RahfError
-from contrans_lens.models import fingerprint, open_model
+from contrans_lens.models import Fingerprint, fingerprint, open_model
 from contrans_lens.models.plain import PlainModel, block_count, check_residual_points, open_plain, truncate
 from contrans_lens.rahf.adapters import add_adapter
 from contrans_lens.rahf.difference_store import rows_hash
 from contrans_lens.rahf.fitted import KIND, FittedAdapter
 from contrans_lens.rahf.losses import ActivityLoss
+from contrans_lens.rahf.memory import free_models
 from contrans_lens.rahf.protocol import Differences
-from contrans_lens.rahf.runs import Run, base_identity, save_weights
-from contrans_lens.rahf.targets import FitTargets, check_alpha
-from contrans_lens.rahf.training import RAHF_LORA, RAHF_TRAINING, Cost, LoraSettings, TrainingSettings, train
+from contrans_lens.rahf.targets import FitTargets, check_alpha, nothing_wanted
+from contrans_lens.rahf.training import (
+    RAHF_LORA,
+    RAHF_TRAINING,
+    Cost,
+    LoraSettings,
+    TrainingSettings,
+    dtype_name,
+    train,
+)
+from contrans_lens.rahf.training_run import TrainingRun, base_identity, save_weights
 
 BASE_BYTES = 2**30
 """The base's activity is kept in memory where it takes at most this many bytes."""
 _LEAST_PASSES = 2  # over the rows; keeping what is read once saves nothing
-_PROBED = 3  # rows whose numbers say which differences these are
+_PROBED = 16  # rows whose numbers say which differences these are
+_ROUNDING, _HALF_ROUNDING = 1e-3, 3e-2  # by which these may differ, as a share of the largest
 
 
 def fit_adapter(
@@ -38,6 +48,7 @@ def fit_adapter(
     validation: Differences | None = None,
     base_once: bool | None = None,
     check_model: bool = True,
+    dtype: torch.dtype = torch.float32,
     device: str | torch.device | None = None,
     progress: bool = False,
 ) -> FittedAdapter:
@@ -70,38 +81,36 @@ def fit_adapter(
             where it takes at most 1 GiB and rows are seen at least twice. Results are the same but for rounding.
         check_model: compare the base with the differences' fingerprint, where they have one. It takes opening the
             model once more.
+        dtype: of the base's weights, float32 or bfloat16; those of the adapter, targets and losses are float32.
         device: where it runs; CUDA if there is one and None is given, else the CPU.
         progress: whether to show a bar.
 
     Raises:
         RahfError: alpha is zero or all differences are (nothing is to be fitted), the loss becomes NaN, the validation
-            rows were read at other places, or the settings do not fit the model.
+            rows were read at other places, the settings do not fit the model, or the dtype is none to train in.
         FingerprintMismatchError: the differences belong to another base.
         HookPointError: the base lacks a hook point.
         ArtifactError: the folder holds something else or cannot be written.
     """
     _check(differences, validation, alpha, loss)
-    own = fingerprint(open_model(base, device=device)) if check_model else None
-    for given in (differences, validation):
-        if own is not None and given is not None and given.fingerprint is not None:
-            given.fingerprint.require(own, "the activity differences")
-    plain = open_plain(base, device="cpu")
-    check_residual_points(plain.model, differences.hook_points)
-    if plain.d_model != differences.d_model:
-        raise RahfError(
-            f"the differences are {differences.d_model} wide, the base's residual stream {plain.d_model}; read them on "
-            "this base, or map them to its width."
-        )
-    settings = {"lora": asdict(lora), "training": asdict(training)}
+    settings = {"lora": asdict(lora), "training": asdict(training), "dtype": dtype_name(dtype)}
+    own = fingerprint(open_model(base, dtype=dtype, device=device)) if check_model else None
+    free_models()
+    plain = open_plain(base, dtype=dtype, device="cpu")
+    _check_base(plain, own, differences, validation)
+    told = {"differences": description(differences)}
+    if validation is not None:
+        told["validation"] = description(validation)
     key = {
         "base": base_identity(plain),
-        "differences": signature(differences),
-        "validation": None if validation is None else signature(validation),
+        "validation": None,
+        **{name: each.exact for name, each in told.items()},
         "alpha": float(alpha),
         "loss": loss,
         **settings,
     }
-    run = Run(Path(out), KIND, key)
+    measured = {name: each.measured for name, each in told.items()}
+    run = TrainingRun(Path(out), KIND, key, measured, _ROUNDING if dtype == torch.float32 else _HALF_ROUNDING)
     if run.finished() is not None:
         return FittedAdapter.load(run.folder)
     student = _Student.of(plain, differences.hook_points, lora, training, device)
@@ -118,6 +127,7 @@ def fit_adapter(
         device=device,
         progress=progress,
     )
+    batch_size = training.batch_size
     result = FittedAdapter(
         folder=run.folder,
         base=student.place,
@@ -125,10 +135,8 @@ def fit_adapter(
         where=differences.where,
         alpha=float(alpha),
         loss=loss,
-        relative_error=targets.relative_error(student.model, training.batch_size),
-        validation_relative_error=None
-        if held_out is None
-        else held_out.relative_error(student.model, training.batch_size),
+        relative_error=targets.relative_error(student.model, batch_size),
+        validation_relative_error=None if held_out is None else held_out.relative_error(student.model, batch_size),
         n_rows=len(differences.rows),
         n_read=sum(len(row.answer) for row in differences.rows),
         record=replace(record, cost=_sum(record.cost, reading)),
@@ -192,6 +200,21 @@ def _check(differences: Differences, validation: Differences | None, alpha: floa
             )
 
 
+def _check_base(
+    plain: PlainModel, own: Fingerprint | None, differences: Differences, validation: Differences | None
+) -> None:
+    """Whether the differences belong to the base, as far as that is known."""
+    for given in (differences, validation):
+        if own is not None and given is not None and given.fingerprint is not None:
+            given.fingerprint.require(own, "the activity differences")
+    check_residual_points(plain.model, differences.hook_points)
+    if plain.d_model != differences.d_model:
+        raise RahfError(
+            f"the differences are {differences.d_model} wide, the base's residual stream {plain.d_model}; read them on "
+            "this base, or map them to its width."
+        )
+
+
 def _worth_keeping(targets: FitTargets, training: TrainingSettings) -> bool:
     seen = training.steps * training.batch_size * training.accumulation
     return seen >= _LEAST_PASSES * len(targets.differences.rows) and targets.base_bytes <= BASE_BYTES
@@ -209,28 +232,38 @@ def _sum(training: Cost, reading: Cost) -> Cost:
     return Cost(**{name: value + getattr(reading, name) for name, value in training.to_dict().items()})
 
 
-def signature(differences: Differences) -> dict[str, Any]:
-    """What tells differences apart: their rows, where they were read, and a few of their numbers, rounded.
+@dataclass(frozen=True)
+class Description:
+    """What tells activity differences apart."""
 
-    Rounded because differences that are computed anew are the same only to rounding.
+    exact: dict[str, Any]
+    """Their rows, and where they were read."""
+    measured: list[float]
+    """Norms and projections of some rows. Differences that are computed anew are the same only to rounding."""
+
+
+def description(differences: Differences) -> Description:
+    """What tells differences apart.
 
     Raises:
-        RahfError: the first, the middle and the last row are zero: both sides were read alike.
+        RahfError: a number is not finite, or all that is looked at is zero: both sides were read alike.
     """
     n_rows = len(differences.rows)
-    probed = sorted({0, n_rows // 2, n_rows - 1})[:_PROBED]
+    probed = sorted({number * (n_rows - 1) // (_PROBED - 1) for number in range(_PROBED)})
     values = differences.of(probed).double()
-    norm = float(values.norm(dim=-1).mean())
-    if norm == 0:
-        raise RahfError(
-            "the differences are zero: there is nothing to fit. Both sides were read alike; check the instructions or "
-            "the two models."
-        )
-    signs = torch.arange(values.shape[-1]).remainder(2) * 2 - 1
-    return {
-        "rows": rows_hash(differences.rows),
-        "hook_points": list(differences.hook_points),
-        "where": differences.where,
-        "mean_norm": f"{norm:.4g}",
-        "direction": f"{float((values @ signs.double()).mean()) / norm:.3f}",
-    }
+    if not values.isfinite().all():
+        raise RahfError("the differences hold NaN or infinity; read them anew, in float32.")
+    layers, width = (torch.arange(size) for size in values.shape[1:])
+    signs = (width // (layers[:, None] + 1)).remainder(2) * 2.0 - 1  # other ones at each layer
+    seen = torch.stack([values.norm(dim=-1), (values * signs).sum(-1)], dim=-1).mean(1)
+    if not seen[:, 0].any():
+        raise nothing_wanted()
+    rows = seen.split([len(differences.rows[number].answer) for number in probed])
+    return Description(
+        {
+            "rows": rows_hash(differences.rows),
+            "hook_points": list(differences.hook_points),
+            "where": differences.where,
+        },
+        torch.stack([row.mean(0) for row in rows]).flatten().tolist(),
+    )

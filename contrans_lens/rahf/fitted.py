@@ -12,9 +12,9 @@ from contrans_lens.errors import ArtifactError, ContransLensError
 from contrans_lens.models import Fingerprint
 from contrans_lens.models.plain import PlainModel, open_plain
 from contrans_lens.rahf.losses import ActivityLoss
-from contrans_lens.rahf.runs import read_manifest
 from contrans_lens.rahf.tokens import Where
 from contrans_lens.rahf.training import Cost, LossCurve, TrainingRecord
+from contrans_lens.rahf.training_run import read_manifest
 
 KIND = "rahf_fit"
 
@@ -49,7 +49,7 @@ class FittedAdapter:
     fingerprint: Fingerprint | None
     """The base's, where it was looked at."""
     settings: Mapping[str, Any]
-    """Settings of the adapter and of the training."""
+    """Settings of the adapter and of the training, and the dtype of the base's weights."""
 
     @property
     def curve(self) -> LossCurve:
@@ -67,13 +67,19 @@ class FittedAdapter:
         return self.record.cost
 
     def open(
-        self, base: str | Path | None = None, *, merge: bool = True, device: str | torch.device | None = None
+        self,
+        base: str | Path | None = None,
+        *,
+        merge: bool = True,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device | None = None,
     ) -> PlainModel:
         """The whole base with this adapter, as a plain model.
 
         Args:
             base: where the base is now; None: where it was.
             merge: add the adapter to the weights, which gives the same function without its cost.
+            dtype: of the weights.
             device: where it goes; CUDA if there is one and None is given, else the CPU.
 
         Raises:
@@ -81,7 +87,7 @@ class FittedAdapter:
         """
         from peft import PeftModel
 
-        plain = open_plain(base or self.base, device=device)
+        plain = open_plain(base or self.base, dtype=dtype, device=device)
         with warnings.catch_warnings():
             # peft asks transformers for what has been renamed there.
             warnings.filterwarnings("ignore", category=FutureWarning)

@@ -19,9 +19,11 @@ from transformers.trainer_callback import PrinterCallback
 
 from contrans_lens.artifacts import read_json
 from contrans_lens.errors import ArtifactError, RahfError
+from contrans_lens.rahf.batches import loss_factors, plan_batches
+from contrans_lens.rahf.objective import Objective
 from contrans_lens.rahf.recorder import PROGRESS, Recorder
-from contrans_lens.rahf.runs import Run, quiet
-from contrans_lens.rahf.training import Cost, Objective, TrainingRecord, TrainingSettings, plan_batches, seeded
+from contrans_lens.rahf.training import Cost, TrainingRecord, TrainingSettings, seeded
+from contrans_lens.rahf.training_run import TrainingRun, quiet
 from contrans_lens.residuals.progress import token_progress
 
 _REMOVE = "Remove it, so that the one before it is taken up, or train into a new folder"
@@ -31,7 +33,7 @@ def train_with_trainer(
     model: nn.Module,
     objective: Objective,
     training: TrainingSettings,
-    run: Run,
+    run: TrainingRun,
     validation: Objective | None,
     device: str | torch.device | None,
     progress: bool,
@@ -48,7 +50,7 @@ def train_with_trainer(
         last = _last_checkpoint(run.checkpoints, trainer.accelerator)
         if last is not None:
             recorder.load(read_json(last / PROGRESS))
-        tokens = [sum(objective.tokens[index] for index in batch) for batch in planned]
+        tokens = [objective.run_forward(batch) for batch in planned]
         per_step = len(tokens) // training.steps
         by_step = [sum(tokens[at : at + per_step]) for at in range(0, len(tokens), per_step)]
         with token_progress(progress and trainer.accelerator.is_main_process, "training", sum(tokens)) as advance:
@@ -80,12 +82,14 @@ class ObjectiveTrainer(Trainer):
         objective: Objective,
         planned: Sequence[tuple[int, ...]],
     ) -> None:
+        per_update = arguments.gradient_accumulation_steps * arguments.world_size
+        factors = loss_factors([objective.weight(batch) for batch in planned], per_update)
         super().__init__(
             model=model,
             args=arguments,
-            train_dataset=_Planned(planned),
+            train_dataset=_Planned(planned, factors),
             # One item is one batch: which examples share one is planned, and must not depend on a loader.
-            data_collator=lambda items: {"batch": objective.collate(items[0])},
+            data_collator=lambda items: {"batch": objective.collate(items[0][0]), "factor": items[0][1]},
         )
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = False  # what older versions have in place of loss_is_scaled_for_ga
@@ -103,7 +107,8 @@ class ObjectiveTrainer(Trainer):
     def compute_loss(self, model: nn.Module, inputs: Mapping[str, Any], return_outputs: bool = False, **_: Any) -> Any:
         """The loss of a batch, which is recorded with its columns."""
         loss, columns = self._through(model, lambda: self.objective.loss(self.model, inputs["batch"]))
-        self.add(loss.detach(), columns)
+        loss = inputs["factor"] * loss
+        self.add(loss.detach(), {name: inputs["factor"] * value for name, value in columns.items()})
         return (loss, {}) if return_outputs else loss
 
     def _through(self, wrapper: nn.Module, compute: Callable[[], Any]) -> Any:
@@ -146,20 +151,20 @@ class ObjectiveTrainer(Trainer):
             super()._load_rng_state(checkpoint)
 
 
-class _Planned(Dataset[tuple[int, ...]]):
-    """Batches of indices, in order."""
+class _Planned(Dataset[tuple[tuple[int, ...], float]]):
+    """Batches of indices in order, each with the factor of its loss."""
 
-    def __init__(self, batches: Sequence[tuple[int, ...]]) -> None:
-        self._batches = batches
+    def __init__(self, batches: Sequence[tuple[int, ...]], factors: Sequence[float]) -> None:
+        self._batches, self._factors = batches, factors
 
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __getitem__(self, index: int) -> tuple[int, ...]:
-        return self._batches[index]
+    def __getitem__(self, index: int) -> tuple[tuple[int, ...], float]:
+        return self._batches[index], self._factors[index]
 
 
-def _arguments(training: TrainingSettings, run: Run, device: str | torch.device | None) -> TrainingArguments:
+def _arguments(training: TrainingSettings, run: TrainingRun, device: str | torch.device | None) -> TrainingArguments:
     wanted = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
     warming = training.schedule == "constant" and training.warmup_steps
     try:

@@ -11,6 +11,8 @@ from datetime import timedelta
 
 import torch
 
+from contrans_lens.errors import ContransLensError
+
 _LONGEST_WAIT = timedelta(days=7)  # reading the activity of a large model takes hours, after which others may give up
 
 
@@ -49,11 +51,24 @@ class Processes:
     def once(self, work: Callable[[], object]) -> None:
         """Let the main process do something while the others wait.
 
-        Where it fails, its launcher ends the others.
+        Raises:
+            ContransLensError: what the work refuses, in the main process, which has to say it.
+            SystemExit: in the others, where the main process refuses.
         """
-        if self.is_main:
+        if self.count == 1:
             work()
-        if self.count > 1:
-            from accelerate import PartialState
+            return
+        from accelerate.utils import broadcast_object_list
 
-            PartialState().wait_for_everyone()
+        refusal: ContransLensError | None = None
+        if self.is_main:
+            try:
+                work()
+            except ContransLensError as error:
+                refusal = error
+        # What was found must be told before it is raised: a process that is left alone ends in an error of its own.
+        [refused] = broadcast_object_list([refusal is not None])
+        if refusal is not None:
+            raise refusal
+        if refused:
+            raise SystemExit(1)

@@ -13,7 +13,8 @@ from transformers import TrainerCallback
 
 from contrans_lens.artifacts import write_json
 from contrans_lens.errors import RahfError
-from contrans_lens.rahf.training import Cost, LossCurve, Objective, TrainingRecord, TrainingSettings
+from contrans_lens.rahf.objective import Objective
+from contrans_lens.rahf.training import Cost, LossCurve, TrainingRecord, TrainingSettings
 
 PROGRESS = "progress.json"
 """File in a checkpoint's folder: the checkpoint is whole once it is there."""
@@ -114,7 +115,8 @@ class Recorder(TrainerCallback):
         accelerator = self.accelerator
         part = slice(accelerator.process_index, None, accelerator.num_processes)
         sums = score(self.model, self.validation, self.training.batch_size, accelerator.device, part)
-        means = {name: value / len(self.validation) for name, value in self._summed(sums).items()}
+        weight = self.validation.weight(range(len(self.validation)))
+        means = {name: value / weight for name, value in self._summed(sums).items()}
         finite(means["loss"], step, self.training.learning_rate)
         self.validation_curve.append((step, means))
 
@@ -148,7 +150,7 @@ class Clock:
 def score(
     model: nn.Module, objective: Objective, batch_size: int, device: torch.device, part: slice = slice(None)
 ) -> dict[str, float]:
-    """Sums over examples of the loss and its columns, batch by batch, without dropout and gradients.
+    """Sums over examples, by their weights, of the loss and its columns, without dropout and gradients.
 
     Args:
         model: on the device; it is left in evaluation mode.
@@ -163,7 +165,7 @@ def score(
     by_length = sorted(range(len(objective)), key=lambda index: objective.tokens[index])
     batches = [by_length[at : at + batch_size] for at in range(0, len(by_length), batch_size)]
     sums: dict[str, float] = defaultdict(float)
-    weighted = [(len(batch), batch) for batch in batches[part]]
+    weighted = [(objective.weight(batch), batch) for batch in batches[part]]
     # A process without a batch of its own has to know the columns, too, or its sums would not fit the others'.
     for weight, batch in weighted or [(0, batches[0])]:
         with torch.no_grad():

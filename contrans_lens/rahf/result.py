@@ -77,7 +77,7 @@ class RahfResult:
     validation_curves: Mapping[str, LossCurve]
     """The same over the validation pairs."""
     costs: Mapping[str, Cost]
-    """What each step took, controls and scoring left out."""
+    """What each step took, controls and scoring left out. Differences that were not kept were read in step 3."""
     control_seconds: float
     """Wall time of the controls' trainings and readings together."""
     folder: Path

@@ -5,20 +5,28 @@ from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
 from typing import Any, Literal, get_args
 
+import torch
+
 from contrans_lens.errors import RahfError
 from contrans_lens.models import resid_post
 from contrans_lens.rahf.losses import ActivityLoss
 from contrans_lens.rahf.tokens import Answers, InstructionsByTopic, Where
-from contrans_lens.rahf.training import LoraSettings, TrainingSettings
+from contrans_lens.rahf.training import LoraSettings, TrainingSettings, dtype_name
 from contrans_lens.texts import Instructions
 
 AlignMethod = Literal["scit", "dual", "cues"]
 """How activity differences come about: ``"scit"`` and ``"dual"`` as in RAHF, ``"cues"`` without step 1: the differences
 are those of the base under p+ and p-, which a model that obeys instructions has of its own."""
 
+Keep = Literal["float32", "float16", "bfloat16", "nothing"]
+"""How activity differences are kept: on disk in a dtype (half of float32 takes half the space), or not at all. Then
+they are computed whenever a fit asks for them, which takes two more passes each time, and the models that they are read
+in stay in memory."""
+
 ALPHAS = (0.5, 1.0, 2.0, 5.0)
 """What ``alpha="auto"`` tries."""
 
+_NAMES = {"method": AlignMethod, "loss": ActivityLoss, "where": Where, "answers": Answers, "keep": Keep}
 _PAPER_BLOCKS = 32
 _PAPER_LAYERS = {"scit": (10, 12, 14, 16, 18), "dual": (10, 12, 14, 16, 18, 20), "cues": (10, 12, 14, 16, 18)}
 
@@ -54,11 +62,15 @@ class AlignSettings:
     """Label smoothing of SCIT's contrastive term."""
     controls: int = 1
     """Runs of each kind of control."""
+    keep: Keep = "float32"
+    """How activity differences are kept."""
+    dtype: torch.dtype = torch.float32
+    """Of the weights of all models, float32 or bfloat16. Adapters are trained in float32."""
     seed: int = 0
     """Of the split, both trainings, the controls and the bootstraps."""
 
     def __post_init__(self) -> None:
-        for name, kind in (("method", AlignMethod), ("loss", ActivityLoss), ("where", Where), ("answers", Answers)):
+        for name, kind in _NAMES.items():
             if getattr(self, name) not in get_args(kind):
                 known = ", ".join(map(repr, get_args(kind)))
                 raise RahfError(f"{name}={getattr(self, name)!r}; one of {known} was expected.")
@@ -71,13 +83,14 @@ class AlignSettings:
             raise RahfError(f"controls={self.controls}; none or more were expected.")
         if self.hook_points is not None and len(set(self.hook_points)) < max(1, len(self.hook_points)):
             raise RahfError(f"hook_points={self.hook_points}; different names, at least one, were expected.")
+        dtype_name(self.dtype)
         for name in ("tuning", "fitting"):
             object.__setattr__(self, name, replace(getattr(self, name), seed=self.seed))
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON values."""
         points = None if self.hook_points is None else list(self.hook_points)
-        return {**asdict(self), "hook_points": points}
+        return {**asdict(self), "hook_points": points, "dtype": dtype_name(self.dtype)}
 
 
 def default_hook_points(n_blocks: int, method: AlignMethod = "scit") -> tuple[str, ...]:

@@ -4,7 +4,7 @@
 
     FOLDER/
         step1/scit | step1/preferred, step1/dispreferred    fine-tuned adapters (not with "cues")
-        differences/train, differences/validation           activity differences, memory-mapped
+        differences/train, differences/validation           activity differences, memory-mapped, if they are kept
         differences/train-cost.json, ...                     what reading them took
         adapter/                                            the fit: a standard peft adapter
 """
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -22,13 +22,15 @@ from contrans_lens.models import HookedModel, open_model
 from contrans_lens.models.plain import block_count
 from contrans_lens.rahf.contrasts import Contrast, DualContrast, ScitContrast, tokenize_contrast
 from contrans_lens.rahf.difference_store import ActivityDifferences
-from contrans_lens.rahf.differences import capture_differences
+from contrans_lens.rahf.differences import capture_differences, stream_differences
 from contrans_lens.rahf.finetuning import FineTuned, fine_tune
 from contrans_lens.rahf.fit import fit_adapter
 from contrans_lens.rahf.fitted import FittedAdapter
+from contrans_lens.rahf.memory import free_models
 from contrans_lens.rahf.processes import Processes
 from contrans_lens.rahf.protocol import Differences
 from contrans_lens.rahf.settings import AlignSettings
+from contrans_lens.rahf.summaries import SummarisedDifferences
 from contrans_lens.rahf.tokens import InstructionsByTopic
 from contrans_lens.rahf.training import Cost, TrainingSettings
 from contrans_lens.texts import PreferenceSet
@@ -59,7 +61,8 @@ class Steps:
 
     def opened(self, place: str | Path) -> HookedModel:
         """A model, or an adapter merged into its base, as activities are read and answers are scored."""
-        return open_model(place, device=self.device)
+        free_models()
+        return open_model(place, dtype=self.settings.dtype, device=self.device)
 
     def tuned(
         self, folder: Path, train: PreferenceSet, validation: PreferenceSet | None = None
@@ -78,16 +81,38 @@ class Steps:
                 lora=self.settings.lora,
                 training=self.settings.tuning,
                 validation=validation,
+                dtype=self.settings.dtype,
                 device=self.device,
                 progress=self.progress,
             )
         return found
 
-    def differences(self, folder: Path, pairs: PreferenceSet, part: str = "train") -> ActivityDifferences:
-        """Step 2: the activity differences of pairs between the models of step 1 in the same folder."""
-        place = folder / "differences" / part
-        self.processes.once(lambda: self._read(folder, pairs, place))
-        return ActivityDifferences.open(place, verify=False)
+    def differences(
+        self, folder: Path, parts: Mapping[str, PreferenceSet], *, norms: bool = True
+    ) -> dict[str, SummarisedDifferences]:
+        """Step 2: the activity differences of pairs between the models of step 1 in the same folder, by part.
+
+        Args:
+            folder: where step 1 is, and where they are kept.
+            parts: the pairs, by name.
+            norms: whether the base's residual norms are wanted beside the differences of the part ``"train"``.
+        """
+        if self.settings.keep == "nothing":
+            return self._streamed(folder, parts, norms)
+        self.processes.once(lambda: self._capture(folder, parts, norms))
+        return {part: ActivityDifferences.open(folder / "differences" / part, verify=False) for part in parts}
+
+    def reading_cost(self, folder: Path) -> Cost | None:
+        """What reading the part ``"train"`` took; None where differences are not kept: then it is part of the fits.
+
+        Of a reading that was broken off only the last call's time is known.
+
+        Raises:
+            ArtifactError: it was not done, or its record is damaged.
+        """
+        if self.settings.keep == "nothing":
+            return None
+        return Cost.from_dict(read_json(_record(folder, "train")))
 
     def fitted(
         self, out: Path, differences: Differences, alpha: float | int, validation: Differences | None = None
@@ -103,6 +128,7 @@ class Steps:
             lora=self.settings.lora,
             training=self.settings.fitting,
             validation=validation,
+            dtype=self.settings.dtype,
             device=self.device,
             progress=self.progress,
         )
@@ -112,52 +138,73 @@ class Steps:
         seen = training.steps * training.batch_size * training.accumulation * self.processes.count
         return pairs.sample(seen, self.settings.seed)
 
-    def _read(self, folder: Path, pairs: PreferenceSet, place: Path) -> None:
-        record = place.parent / f"{place.name}-cost.json"
-        if record.exists():
-            return
-        self.say(f"step 2: reading activity differences of {len(pairs)} pairs ({place.name})")
-        base = self.opened(self.base)
-        contrast = self._contrast(folder, base)
-        begin = time.perf_counter(), time.process_time()
+    @property
+    def _limits(self) -> dict[str, Any]:
+        """What is read of each pair."""
         limits = self.settings.fitting
+        return {
+            "answers": self.settings.answers,
+            "max_answer_tokens": limits.max_answer_tokens,
+            "max_length": limits.max_length,
+        }
+
+    def _streamed(
+        self, folder: Path, parts: Mapping[str, PreferenceSet], norms: bool
+    ) -> dict[str, SummarisedDifferences]:
+        self.say(f"step 2: opening the models of {folder.name} that activity differences are read in")
+        base, contrast = self._models(folder, norms)
+        return {
+            part: stream_differences(
+                contrast,
+                pairs,
+                self.hook_points,
+                base=base if part == "train" else None,
+                where=self.settings.where,
+                **self._limits,
+            )
+            for part, pairs in parts.items()
+        }
+
+    def _capture(self, folder: Path, parts: Mapping[str, PreferenceSet], norms: bool) -> None:
+        missing = [part for part in parts if not _record(folder, part).exists()]
+        if not missing:
+            return
+        base, contrast = self._models(folder, norms)
+        for part in missing:
+            self._capture_part(folder, part, parts[part], contrast, base if part == "train" else None)
+
+    def _capture_part(
+        self, folder: Path, part: str, pairs: PreferenceSet, contrast: Contrast, base: HookedModel | None
+    ) -> None:
+        self.say(f"step 2: reading activity differences of {len(pairs)} pairs ({part})")
+        begin = time.perf_counter(), time.process_time()
         capture_differences(
             contrast,
             pairs,
             self.hook_points,
             base=base,
-            answers=self.settings.answers,
             where=self.settings.where,
-            max_answer_tokens=limits.max_answer_tokens,
-            max_length=limits.max_length,
-            store=place,
+            store=folder / "differences" / part,
+            dtype=getattr(torch, self.settings.keep),
             progress=self.progress,
+            **self._limits,
         )
         took = time.perf_counter() - begin[0], time.process_time() - begin[1]
-        tokens = tokenize_contrast(
-            contrast,
-            pairs,
-            base=None,
-            answers=self.settings.answers,
-            max_length=limits.max_length,
-            max_answer_tokens=limits.max_answer_tokens,
-        )
+        tokens = tokenize_contrast(contrast, pairs, base=None, **self._limits)
         n_tokens = sum(len(row.ids) for row in (*tokens.first, *tokens.second))
         cost = Cost(*took, 0, n_tokens, n_tokens * block_count(self.hook_points), 0)
-        write_json(record, cost.to_dict())
+        write_json(_record(folder, part), cost.to_dict())
 
-    def _contrast(self, folder: Path, base: HookedModel) -> Contrast:
+    def _models(self, folder: Path, norms: bool) -> tuple[HookedModel | None, Contrast]:
+        """The base, if its norms are wanted, and what the differences are read in."""
         places = [folder / "step1" / method for method in TUNED[self.settings.method]]
+        base = self.opened(self.base) if norms or not places else None
         if self.settings.method == "dual":
             good, bad = (self.opened(place) for place in places)
-            return DualContrast(good, bad)
-        return ScitContrast(self.opened(places[0]) if places else base, self.instructions)
+            return base, DualContrast(good, bad)
+        model = self.opened(places[0]) if places or base is None else base
+        return base, ScitContrast(model, self.instructions)
 
 
-def reading_cost(folder: Path) -> Cost:
-    """What step 2 in a folder took.
-
-    Raises:
-        ArtifactError: it was not done, or its record is damaged.
-    """
-    return Cost.from_dict(read_json(folder / "differences" / "train-cost.json"))
+def _record(folder: Path, part: str) -> Path:
+    return folder / "differences" / f"{part}-cost.json"

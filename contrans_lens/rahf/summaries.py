@@ -50,6 +50,11 @@ class SummarisedDifferences(ABC):
         """Mean norm of the base model's residual stream at the positions read, by layer; None without a base."""
 
     @property
+    def reading_tokens(self) -> tuple[int, ...]:
+        """Tokens that are run whenever a row is asked for, by row: none where differences are kept."""
+        return (0,) * len(self.rows)
+
+    @property
     def n_tokens(self) -> int:
         """Number of answer tokens in all rows."""
         return sum(len(row.answer) for row in self.rows)
@@ -120,6 +125,13 @@ class SummarisedDifferences(ABC):
         for number in rows:
             if not 0 <= number < len(self.rows):
                 raise RahfError(f"row {number} was asked for; there are {len(self.rows)}, from 0.")
+
+
+def reading_tokens(differences: Differences) -> tuple[int, ...]:
+    """Tokens that are run whenever a row of differences is asked for, by row, as far as that is known."""
+    if isinstance(differences, SummarisedDifferences):
+        return differences.reading_tokens
+    return (0,) * len(differences.rows)
 
 
 def mean_and_square(

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from contrans_lens.errors import RahfError
 from contrans_lens.models.plain import block_count, residuals
 from contrans_lens.rahf.losses import ActivityLoss, activity_loss
+from contrans_lens.rahf.objective import Objective
 from contrans_lens.rahf.protocol import Differences
+from contrans_lens.rahf.summaries import reading_tokens
 from contrans_lens.rahf.tokens import AnswerBatch, Where, collate
-from contrans_lens.rahf.training import Objective
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +55,7 @@ class FitStep:
             RahfError: nothing was wanted.
         """
         if not self.wanted:
-            raise _nothing_wanted()
+            raise nothing_wanted()
         return self.missed / self.wanted
 
 
@@ -149,7 +150,7 @@ class FitTargets:
                 missed += len(batch.moved) * float(step.missed)
                 wanted += len(batch.moved) * float(step.wanted)
         if wanted == 0:
-            raise _nothing_wanted()
+            raise nothing_wanted()
         return missed / wanted
 
     def objective(self) -> Objective:
@@ -162,9 +163,11 @@ class FitTargets:
 
         return Objective(
             tokens=tuple(passes * len(row.ids) for row in self.differences.rows),
+            beside=reading_tokens(self.differences),
             n_blocks=block_count(self.differences.hook_points),
             collate=self.batch,
             loss=loss,
+            weights=tuple(len(row.answer) for row in self.differences.rows),
         )
 
     def _rows(self, numbers: Sequence[int]) -> AnswerBatch:
@@ -239,7 +242,8 @@ def _device_of(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
-def _nothing_wanted() -> RahfError:
+def nothing_wanted() -> RahfError:
+    """The error of a fit to nothing."""
     return RahfError(
         "the differences, or alpha, are zero: there is nothing to fit. Both sides were read alike; check the "
         "instructions or the two models."

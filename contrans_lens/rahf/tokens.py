@@ -101,6 +101,7 @@ def tokenize_answers(
     instructions: InstructionsByTopic | None = None,
     side: Side = "plain",
     max_answer_tokens: int | None = None,
+    end: int | None = None,
 ) -> AnswerTokens:
     """Tokenise prompts with their answers.
 
@@ -117,6 +118,7 @@ def tokenize_answers(
         instructions: p+ and p-.
         side: the instruction that stands before the prompt.
         max_answer_tokens: most tokens of an answer; None: what fits.
+        end: id put after every answer as its last token, which is the first to be cut; None for none.
 
     Returns:
         A row for each pair, two with ``answers="both"``.
@@ -141,7 +143,8 @@ def tokenize_answers(
                 "give instructions that end in white space of their own."
             )
         room = max_length - (bos is not None) - max(len(other.instruction) for other in pieces.values())
-        answer = chosen.answer[: min(room - _LEAST_PROMPT, max_answer_tokens or max_length)]
+        whole = chosen.answer if end is None else (*chosen.answer, end)
+        answer = whole[: min(room - _LEAST_PROMPT, max_answer_tokens or max_length)]
         if room <= _LEAST_PROMPT or not answer or not chosen.prompt:
             raise RahfError(
                 f"a row of {max_length} tokens has no room for an answer after {texts[number].prompt[:40]!r} and its "
@@ -150,7 +153,7 @@ def tokenize_answers(
         kept = min(len(chosen.prompt), room - len(answer))
         prompt = chosen.prompt[len(chosen.prompt) - kept :]
         cut_prompts += kept < len(chosen.prompt)
-        cut_answers += len(answer) < len(chosen.answer)
+        cut_answers += len(answer) < len(whole)
         head = (*(() if bos is None else (bos,)), *chosen.instruction, *prompt)
         rows.append(AnswerRow((*head, *answer), len(head)))
     return AnswerTokens(tuple(rows), cut_prompts, cut_answers)

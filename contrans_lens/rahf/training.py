@@ -8,24 +8,21 @@ unbroken one.
 import contextlib
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from contrans_lens.errors import ArtifactError, RahfError
-from contrans_lens.rahf.runs import Run
+from contrans_lens.rahf.memory import free_models
+from contrans_lens.rahf.objective import Objective
+from contrans_lens.rahf.training_run import TrainingRun
 
 Schedule = Literal["constant", "linear", "cosine"]
 """What the learning rate does after the warm-up: stay, or fall to zero."""
-LossFunction = Callable[[nn.Module, Any], tuple[Tensor, Mapping[str, Tensor]]]
-"""From the model and a collated batch to the loss (a mean over the batch's examples) and further columns of the curve,
-scalars without gradients."""
-
-_WINDOW = 8  # batches that are sorted by length together: longer ones pad less, but shuffle less
 
 
 def _require(holds: bool, message: str) -> None:
@@ -106,6 +103,32 @@ class TrainingSettings:
             self.schedule in ("constant", "linear", "cosine"),
             f"schedule={self.schedule!r}; 'constant', 'linear' or 'cosine' was expected.",
         )
+
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""What a base's weights may be in training; in float16 small gradients vanish."""
+
+
+def dtype_name(dtype: torch.dtype, *, lora: bool = True) -> str:
+    """Name of a dtype that the weights of a base may have in training.
+
+    Losses and targets are computed in float32, and adapters have weights of float32, whatever the base's are.
+
+    Args:
+        dtype: of the base's weights.
+        lora: whether an adapter learns, or else these weights.
+
+    Raises:
+        RahfError: gradients or updates would be lost in it.
+    """
+    name = str(dtype).removeprefix("torch.")
+    _require(dtype in DTYPES.values(), f"dtype={name}; {' or '.join(DTYPES)} was expected.")
+    _require(
+        lora or dtype == torch.float32,
+        f"dtype={name} without LoRA: updates smaller than a 256th of a weight would be lost; train in float32, or an "
+        "adapter.",
+    )
+    return name
 
 
 RAHF_LORA = LoraSettings()
@@ -191,31 +214,6 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Objective:
-    """What is learnt: examples by index, how they become a batch, and the loss of a batch.
-
-    Raises:
-        RahfError: there are no examples.
-    """
-
-    tokens: tuple[int, ...]
-    """Tokens that each example runs forward, all its rows and passes counted, without padding."""
-    n_blocks: int
-    """Blocks that each of these tokens runs through."""
-    collate: Callable[[Sequence[int]], Any]
-    """From indices of examples to a batch on the CPU: tensors, or what has ``.to(device)``, or containers of them."""
-    loss: LossFunction
-    """The loss of such a batch on the model's device. The model is the one given to :func:`train`, never a wrapper."""
-
-    def __post_init__(self) -> None:
-        _require(len(self.tokens) > 0, "there are no examples to learn from; give at least one.")
-
-    def __len__(self) -> int:
-        """Number of examples."""
-        return len(self.tokens)
-
-
-@dataclass(frozen=True)
 class TrainingRecord:
     """How a training went."""
 
@@ -250,7 +248,7 @@ def train(
     model: nn.Module,
     objective: Objective,
     training: TrainingSettings,
-    run: Run,
+    run: TrainingRun,
     *,
     validation: Objective | None = None,
     device: str | torch.device | None = None,
@@ -282,34 +280,8 @@ def train(
         any(weight.requires_grad for weight in model.parameters()),
         "no weight of the model requires gradients; give an adapter or unfreeze some.",
     )
+    free_models()  # the model goes to its device now
     return train_with_trainer(model, objective, training, run, validation, device, progress)
-
-
-def plan_batches(tokens: Sequence[int], batch_size: int, n_batches: int, seed: int) -> list[tuple[int, ...]]:
-    """The batches of a whole run, as indices of examples.
-
-    Every example comes once before any comes again. Examples of about one length share a batch, so that less is
-    padded: they are sorted within windows of 8 batches, and the batches of a window are shuffled.
-
-    Args:
-        tokens: length of each example.
-        batch_size: examples in a batch.
-        n_batches: batches in the run.
-        seed: another seed, another order.
-    """
-    rng = random.Random(f"batches:{seed}")
-    order: list[int] = []
-    while len(order) < batch_size * n_batches:
-        order += rng.sample(range(len(tokens)), len(tokens))
-    planned: list[tuple[int, ...]] = []
-    while len(planned) < n_batches:
-        begin = len(planned) * batch_size
-        stop = min(begin + _WINDOW * batch_size, n_batches * batch_size)
-        window = sorted(order[begin:stop], key=lambda index: tokens[index])
-        batches = [tuple(window[at : at + batch_size]) for at in range(0, len(window), batch_size)]
-        rng.shuffle(batches)
-        planned += batches
-    return planned
 
 
 @contextlib.contextmanager
@@ -326,22 +298,3 @@ def seeded(seed: int) -> Iterator[None]:
         finally:
             random.setstate(states[0])
             np.random.set_state(states[1])
-
-
-def evaluate(
-    model: nn.Module, objective: Objective, batch_size: int, device: str | torch.device = "cpu"
-) -> dict[str, float]:
-    """Loss and columns of an objective without learning: means over its batches, weighted by their examples.
-
-    Args:
-        model: on the device; in evaluation mode while this lasts.
-        objective: what is scored.
-        batch_size: examples in one forward pass.
-        device: where the model is.
-    """
-    from contrans_lens.rahf.recorder import score
-
-    was_training = model.training
-    sums = score(model, objective, batch_size, torch.device(device))
-    model.train(was_training)
-    return {name: value / len(objective) for name, value in sums.items()}

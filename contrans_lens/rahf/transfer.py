@@ -24,7 +24,7 @@ from contrans_lens.rahf.contrasts import ContrastTokens, DualContrast
 from contrans_lens.rahf.controls import DerivedDifferences
 from contrans_lens.rahf.protocol import Differences, row_chunks
 from contrans_lens.rahf.reading import ContrastReader, token_starts
-from contrans_lens.rahf.summaries import SummarisedDifferences
+from contrans_lens.rahf.summaries import SummarisedDifferences, reading_tokens
 from contrans_lens.rahf.tokens import Answers
 from contrans_lens.residuals.reader import automatic_budget
 from contrans_lens.texts import PreferenceSet
@@ -69,6 +69,11 @@ class CarriedDifferences(SummarisedDifferences):
         values = self.source.of(rows)[index]
         moved = [each.concept(values[:, layer]) for each, layer in zip(self.maps, self._layers, strict=True)]
         return torch.stack(moved, dim=1)
+
+    @property
+    def reading_tokens(self) -> tuple[int, ...]:
+        """Those of the source."""
+        return reading_tokens(self.source)
 
     def residual_norms(self) -> Float[Tensor, " layer"] | None:
         """Mean norm of the target's residual stream at the positions read; None where a plain model was given.

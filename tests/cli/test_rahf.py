@@ -33,6 +33,7 @@ def test_a_file_of_pairs_goes_all_the_way(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str], files: Path, tmp_path: Path, capsys: Any
 ):
     words = ["--positive", "All is happy.\\n", "--negative", "All is sad.\\n", "--neutral", str(files / "neutral.txt")]
+    words += ["--keep", "float16"]
     assert call(monkeypatch, *arguments, *words, "--alpha", "1", "--rank", "2", "--json") == 0
     streams = capsys.readouterr()
     printed = json.loads(streams.out)
@@ -45,6 +46,7 @@ def test_a_file_of_pairs_goes_all_the_way(
     assert (printed["settings"]["lora"]["rank"], printed["settings"]["lora"]["alpha"]) == (2, 4)
     assert printed["settings"]["tuning"]["steps"] == printed["settings"]["fitting"]["steps"] == 2
     assert printed["settings"]["fitting"]["learning_rate"] == 3e-4
+    assert (printed["settings"]["keep"], printed["settings"]["dtype"]) == ("float16", "float32")
     assert [row["name"] for row in printed["rows"]][:4] == ["base", "prompt", "scit", "aligned"]
     assert (tmp_path / "out" / "report.html").exists()
     # The same command again opens what is there, and what was asked for otherwise is refused.
@@ -64,8 +66,10 @@ def test_the_adapter_is_a_model_for_other_commands(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str], tmp_path: Path, capsys: Any
 ):
     fast = ["--method", "cues", "--controls", "0", "--fit-learning-rate", "0.1", "--alpha", "5", "--fit-steps", "8"]
+    fast += ["--keep", "nothing"]
     assert call(monkeypatch, *arguments, *fast) == 0
     adapter = tmp_path / "out" / "adapter"
+    assert not (tmp_path / "out" / "differences").exists()
     capsys.readouterr()
     for folder in (adapter, tiny_folder("gpt2")):
         asked = ["generate", "--model", str(folder), "--prompt", "Why is it that", "--max-new-tokens", "6", "--json"]
@@ -77,6 +81,9 @@ def test_the_adapter_is_a_model_for_other_commands(
     assert open_model(adapter, device="cpu").cfg.n_layers == 4
     measured = ["evaluate", "--model", str(adapter), "--behaviour", "answers:embedded:kindness", "--limit", "4"]
     assert call(monkeypatch, *measured, "--out", str(tmp_path / "measured")) == 0
+    capsys.readouterr()
+    assert call(monkeypatch, "show", str(adapter)) == 0
+    assert "adapter_model.safetensors" in capsys.readouterr().out
     refused = ["generate", "--model", str(adapter), "--prompt", "a", "--strength", "1"]
     assert call(monkeypatch, *refused) == 2
     assert "give --intervention" in capsys.readouterr().err
@@ -102,6 +109,8 @@ def test_embedded_names_bring_their_own_words_and_settings(
     [
         (["--method", "ppo"], "--method is 'ppo'; choose one of scit, dual, cues"),
         (["--where", "there"], "--where is 'there'"),
+        (["--keep", "double"], "--keep is 'double'; choose one of float32, float16, bfloat16, nothing"),
+        (["--dtype", "float16"], "--dtype is 'float16'; choose one of float32, bfloat16"),
         (["--alpha", "much"], "--alpha"),
         (["--positive", "Good."], "belong together"),
         (["--preferences", "embedded:beauty"], "embedded:kindness"),

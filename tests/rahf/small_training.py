@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from contrans_lens.models.plain import open_plain
 from contrans_lens.rahf.adapters import add_adapter
 from contrans_lens.rahf.losses import answer_nll
-from contrans_lens.rahf.runs import Run, save_weights
+from contrans_lens.rahf.objective import Objective
 from contrans_lens.rahf.tokens import AnswerBatch, AnswerRow, collate
-from contrans_lens.rahf.training import LoraSettings, Objective, TrainingRecord, TrainingSettings, train
+from contrans_lens.rahf.training import LoraSettings, TrainingRecord, TrainingSettings, train
+from contrans_lens.rahf.training_run import TrainingRun, save_weights
 from tests.tiny_models import N_LAYERS, tiny_folder
 
 SETTINGS = TrainingSettings(
@@ -46,8 +47,8 @@ def student(seed: int = 3, dropout: float = 0.2) -> Any:
     return add_adapter(model, LoraSettings(2, 8, dropout), seed)
 
 
-def run_into(folder: Path, **key: Any) -> Run:
-    return Run(folder, "a_test", key)
+def run_into(folder: Path, **key: Any) -> TrainingRun:
+    return TrainingRun(folder, "a_test", key)
 
 
 def trained(

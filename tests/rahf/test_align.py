@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from contrans_lens.errors import ArtifactError, HookPointError, RahfError
 from contrans_lens.models import open_model
@@ -155,6 +156,65 @@ def test_alpha_is_chosen_on_validation_pairs(tmp_path: Path):
     assert filecmp.cmpfiles(taken, tmp_path / "adapter", names, shallow=False)[0] == names
     assert chosen.probability.n == result.preferences["parts"]["validation"]["pairs"]
     assert list(result.costs) == ["step 2", *(f"step 3: alpha {alpha}" for alpha in ("0.5", "1", "2", "5"))]
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def close(one: Path, other: Path, atol: float = 1e-3) -> None:
+    found = weights_of(other)
+    for name, weight in weights_of(one).items():
+        torch.testing.assert_close(found[name], weight, atol=atol, rtol=1e-2)
+
+
+def test_differences_that_are_not_kept_end_alike(tmp_path: Path, whole: RahfResult):
+    streamed = small_run(tmp_path, keep="nothing")
+    assert not list(tmp_path.rglob("differences"))
+    for row in streamed.rows:
+        assert row.probability.value == pytest.approx(whole.row(row.name).probability.value, abs=1e-3)
+        if row.folder is not None:
+            close(whole.folder / row.folder, tmp_path / row.folder)
+    assert streamed.relative_error == pytest.approx(whole.relative_error, rel=1e-3)
+    assert streamed.validation_relative_error == pytest.approx(whole.validation_relative_error, rel=1e-3)
+    assert streamed.norms.layers == pytest.approx(whole.norms.layers, rel=1e-4)
+    assert streamed.norms.residual_norms == pytest.approx(whole.norms.residual_norms, rel=1e-4)
+    assert "step 2" not in streamed.costs
+    # Two passes more for every row that the fit asks for; the stored run has made them once.
+    assert streamed.costs["step 3"].n_tokens > whole.costs["step 3"].n_tokens
+
+
+def test_a_run_that_keeps_no_differences_is_taken_up(tmp_path: Path):
+    def interrupted(step: str) -> None:
+        if step.startswith("step 3: fitting shuffled"):
+            raise KeyboardInterrupt
+
+    given: dict[str, Any] = {"method": "dual", "neutral": ()}
+    with pytest.raises(KeyboardInterrupt):
+        small_run(tmp_path / "streamed", keep="nothing", say=interrupted, **given)
+    streamed = small_run(tmp_path / "streamed", keep="nothing", **given)
+    kept = small_run(tmp_path / "kept", **given)
+    for name in ("adapter", "control/shuffled-0/adapter", "control/random-0/adapter"):
+        close(kept.folder / name, streamed.folder / name)
+    with pytest.raises(ArtifactError, match="keep is 'nothing' there and 'float32' here"):
+        small_run(streamed.folder, **given)
+
+
+def test_half_precision_ends_near_single(tmp_path: Path, whole: RahfResult):
+    half = small_run(tmp_path / "half", keep="float16")
+    close(whole.adapter, half.adapter, atol=5e-3)
+    stored = [
+        sum(path.stat().st_size for path in (each.folder / "differences" / "train" / "values").glob("*.safe*"))
+        for each in (half, whole)
+    ]
+    assert stored[0] < 0.6 * stored[1]
+    brain = small_run(tmp_path / "brain", dtype=torch.bfloat16, keep="bfloat16", controls=0)
+    assert brain.model["dtype"] == "bfloat16"
+    assert brain.relative_error == pytest.approx(whole.relative_error, abs=0.05)
+    assert {weight.dtype for weight in weights_of(brain.adapter).values()} == {torch.float32}
+    assert brain.settings["dtype"] == "bfloat16"
+    with pytest.raises(ArtifactError, match="dtype is 'bfloat16' there and 'float32' here"):
+        small_run(tmp_path / "brain", keep="bfloat16", controls=0)
 
 
 def test_shuffled_cues_are_signs_and_draws_differ(tmp_path: Path):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from contrans_lens.errors import ArtifactError, ModelError, RahfError
@@ -265,6 +266,32 @@ def test_without_lora_the_folder_is_a_whole_model(monkeypatch: pytest.MonkeyPatc
     resumed = tune(tmp_path / "broken", lora=None, training=settings, validation=PAIRS)
     name = "model.safetensors"
     assert (resumed.folder / name).read_bytes() == (result.folder / name).read_bytes()
+
+
+def test_a_base_in_bfloat16_learns_nearly_the_same_with_an_adapter_of_float32(
+    finished: FineTuned, tmp_path: Path
+) -> None:
+    half = tune(tmp_path, method=finished.method, validation=PAIRS, dtype=torch.bfloat16)
+    for one, other in ((half.curve, finished.curve), (half.validation_curve, finished.validation_curve)):
+        assert one is not None
+        assert other is not None
+        assert one.losses == pytest.approx(other.losses, rel=2e-2)
+    weights = load_file(half.folder / "adapter_model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
+    with pytest.raises(ArtifactError, match=r"base\.dtype is 'bfloat16' there and 'float32' here"):
+        tune(tmp_path, method=finished.method, validation=PAIRS)
+    with pytest.raises(RahfError, match=r"dtype=bfloat16 without LoRA"):
+        tune(tmp_path / "whole", lora=None, dtype=torch.bfloat16)
+
+
+def test_answers_may_end_in_eos(tmp_path: Path) -> None:
+    found = tune(tmp_path / "eos", end_of_answer=True, validation=PAIRS, training=replace(SHORT, steps=1))
+    # GPT-2 writes EOS as a text that its tokenizer reads as one token.
+    expected = torch.stack([hf_nll(pair.prompt, pair.chosen + "<|endoftext|>") for pair in PAIRS]).mean()
+    assert found.validation_curve is not None
+    assert found.validation_curve.losses[0] == pytest.approx(float(expected), rel=1e-5)
+    with pytest.raises(ArtifactError, match="end_of_answer is True there and False here"):
+        tune(tmp_path / "eos", validation=PAIRS, training=replace(SHORT, steps=1))
 
 
 def test_what_does_not_fit_is_cut_and_counted(tmp_path: Path) -> None:

@@ -51,6 +51,18 @@ def test_rows_are_bos_instruction_prompt_answer(tokenizer: Any, bos: int | None,
         assert list(row.ids[start:]) == tokenizer(head + prompt + answer, add_special_tokens=False)["input_ids"]
 
 
+def test_an_end_is_the_answers_last_token_and_the_first_to_be_cut(tokenizer: Any) -> None:
+    plain, ended = rows(tokenizer), rows(tokenizer, end=7)
+    assert [row.ids for row in ended.rows] == [(*row.ids, 7) for row in plain.rows]
+    assert [row.start for row in ended.rows] == [row.start for row in plain.rows]
+    assert ended.cut_answers == 0
+    longest = max(len(row.answer) for row in plain.rows)
+    cut = rows(tokenizer, end=7, max_answer_tokens=longest)
+    fits = [len(row.answer) < longest for row in plain.rows]
+    assert [row.ids[-1] == 7 for row in cut.rows] == fits
+    assert cut.cut_answers == fits.count(False) >= 1
+
+
 @pytest.mark.parametrize("answers", ["chosen", "rejected"])
 def test_the_answers_asked_for_are_read(tokenizer: Any, answers: Any) -> None:
     found = [text(tokenizer, row.answer) for row in rows(tokenizer, answers=answers).rows]

@@ -7,7 +7,6 @@ import pickle
 import random
 import shutil
 import warnings
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,20 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from transformers.utils import logging as hf_logging
 
 from contrans_lens.errors import ArtifactError, RahfError
+from contrans_lens.rahf.batches import plan_batches
+from contrans_lens.rahf.recorder import score
 from contrans_lens.rahf.training import (
     Cost,
     LoraSettings,
     LossCurve,
-    Objective,
     TrainingRecord,
     TrainingSettings,
-    evaluate,
-    plan_batches,
     seeded,
     train,
 )
@@ -109,34 +105,6 @@ def test_damaged_records_are_refused(damage: str) -> None:
 def test_a_curve_has_one_number_per_point_in_every_column() -> None:
     with pytest.raises(RahfError, match="2 points"):
         LossCurve((1, 2), (0.1, 0.2), {"lm": (0.1,)})
-
-
-@given(
-    tokens=st.lists(st.integers(1, 50), min_size=1, max_size=40),
-    batch_size=st.integers(1, 9),
-    n_batches=st.integers(1, 40),
-    seed=st.integers(0, 5),
-)
-@settings(max_examples=60, deadline=None)
-def test_batches_are_full_and_use_every_example_equally(
-    tokens: list[int], batch_size: int, n_batches: int, seed: int
-) -> None:
-    planned = plan_batches(tokens, batch_size, n_batches, seed)
-    assert [len(batch) for batch in planned] == [batch_size] * n_batches
-    uses = Counter(index for batch in planned for index in batch)
-    counts = [uses[index] for index in range(len(tokens))]
-    assert max(counts) - min(counts) <= 1
-    assert planned == plan_batches(tokens, batch_size, n_batches, seed)
-
-
-def test_another_seed_gives_another_order_and_like_lengths_share_a_batch() -> None:
-    rng = random.Random(1)
-    tokens = [rng.randint(1, 200) for _ in range(500)]
-    planned = plan_batches(tokens, 8, 200, 0)
-    assert planned != plan_batches(tokens, 8, 200, 1)
-    padded = sum(8 * max(tokens[index] for index in batch) for batch in planned)
-    real = sum(tokens[index] for batch in planned for index in batch)
-    assert padded < 1.25 * real  # batches drawn at random pad by three quarters
 
 
 def test_seeded_gives_the_same_numbers_and_gives_back_the_callers() -> None:
@@ -270,11 +238,9 @@ def test_validation_is_without_dropout_before_at_checkpoints_and_at_the_end(unbr
     curve = unbroken[1].validation_curve
     assert curve.steps == (0, 4, 8, 9)
     # Four examples in batches of three: the mean is over examples, not over batches.
-    model = student().train()
-    expected = evaluate(model, objective(rows=ROWS[:4]), 3)
-    assert curve.losses[0] == pytest.approx(expected["loss"], rel=1e-6)
-    assert curve.losses[0] == pytest.approx(evaluate(model, objective(rows=ROWS[:4]), 1)["loss"], rel=1e-5)
-    assert model.training
+    for batch_size in (3, 1):
+        sums = score(student().train(), objective(rows=ROWS[:4]), batch_size, torch.device("cpu"))
+        assert curve.losses[0] == pytest.approx(sums["loss"] / 4, rel=1e-5)
     assert curve.losses[-1] != curve.losses[0]
 
 
@@ -349,8 +315,3 @@ def test_a_frozen_model_or_an_unknown_device_is_refused(tmp_path: Path) -> None:
         train(frozen, objective(), SETTINGS, run_into(tmp_path), device="cpu")
     with pytest.raises(RahfError, match="device='meta'"):
         trained(tmp_path, device="meta")
-
-
-def test_an_objective_has_examples() -> None:
-    with pytest.raises(RahfError, match="no examples"):
-        Objective((), 1, list, nll_loss)

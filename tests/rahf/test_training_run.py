@@ -10,7 +10,7 @@ from torch import nn
 
 from contrans_lens.errors import ArtifactError
 from contrans_lens.models.plain import open_plain
-from contrans_lens.rahf.runs import Run, base_identity, read_manifest, save_weights
+from contrans_lens.rahf.training_run import TrainingRun, base_identity, read_manifest, save_weights
 from tests.rahf.small_training import breaking_off, objective, run_into, student, trained
 from tests.tiny_models import hf_tiny, tiny_folder
 
@@ -29,13 +29,15 @@ def test_a_finished_run_has_the_result_and_nothing_of_the_trainer(tmp_path: Path
 
 
 def test_another_run_is_refused_with_what_differs(tmp_path: Path) -> None:
-    first = Run(tmp_path, "a_test", {"data": "abc", "training": {"steps": 4, "modules": ("a", "b")}})
+    first = TrainingRun(tmp_path, "a_test", {"data": "abc", "training": {"steps": 4, "modules": ("a", "b")}})
     first.begin()
     assert first.finished() is None
     for commit in (False, True):
         if commit:
             first.commit(lambda folder: None, {"answer": 42})
-        other = Run(tmp_path, "a_test", {"data": "abc", "training": {"steps": 5, "modules": ("a", "b")}, "alpha": 2})
+        other = TrainingRun(
+            tmp_path, "a_test", {"data": "abc", "training": {"steps": 5, "modules": ("a", "b")}, "alpha": 2}
+        )
         with pytest.raises(ArtifactError, match=r"another run: .*training\.steps is 4 there and 5 here") as caught:
             other.finished()
         assert "alpha is None there and 2 here" in str(caught.value)
@@ -43,7 +45,19 @@ def test_another_run_is_refused_with_what_differs(tmp_path: Path) -> None:
         assert "modules" not in str(caught.value)
     assert first.finished() == {"answer": 42}
     with pytest.raises(ArtifactError, match="'another'"):
-        Run(tmp_path, "another", first.key).finished()
+        TrainingRun(tmp_path, "another", first.key).finished()
+
+
+def test_measured_numbers_are_compared_up_to_rounding(tmp_path: Path) -> None:
+    def run(*numbers: float, tolerance: float = 1e-3) -> TrainingRun:
+        return TrainingRun(tmp_path, "a_test", {"alpha": 1.0}, {"differences": numbers}, tolerance)
+
+    run(2.0, -1e-9).begin()
+    assert run(2.0 + 1e-3, 1e-9).finished() is None
+    assert run(2.0, 0.1, tolerance=0.1).finished() is None
+    for other in (run(2.0, 0.1), run(-2.0, -1e-9), run(2.0)):
+        with pytest.raises(ArtifactError, match="another run: differences are other numbers there"):
+            other.finished()
 
 
 def test_a_run_of_other_processes_is_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,11 +11,10 @@
 
 import contextlib
 import hashlib
-import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +25,18 @@ from torch import nn
 from contrans_lens.artifacts import file_sha256, package_versions, read_json, require_writable, write_json
 from contrans_lens.errors import ArtifactError
 from contrans_lens.models.plain import PlainModel
+from contrans_lens.rahf.keys import key_differences
+from contrans_lens.rahf.processes import Processes
 
 MANIFEST = "rahf.json"
 CHECKPOINTS = "checkpoints"
 SCHEMA = 1
 _KEY = "key.json"
+_MEASURED = "measured"
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """One training and its folder."""
 
     folder: Path
@@ -43,6 +45,10 @@ class Run:
     """What is trained, such as ``"rahf_fine_tuning"``."""
     key: Mapping[str, Any]
     """Everything that the result depends on, as JSON values: base, data, settings. Two runs of one key are equal."""
+    measured: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Numbers by which data are known that are computed anew each time, and then are the same only to rounding."""
+    tolerance: float = 1e-3
+    """How far these may be from what they were, as a share of the largest of their name."""
 
     @property
     def checkpoints(self) -> Path:
@@ -52,7 +58,8 @@ class Run:
     @property
     def full_key(self) -> dict[str, Any]:
         """The key with what every run depends on: the number of processes."""
-        return {"kind": self.kind, **self.key, "processes": int(os.environ.get("WORLD_SIZE", "1"))}
+        measured = {name: list(values) for name, values in self.measured.items()}
+        return {"kind": self.kind, **self.key, "processes": Processes.in_environment().count, _MEASURED: measured}
 
     def finished(self) -> dict[str, Any] | None:
         """The manifest's body if this run is finished; None if it is to be begun or to go on.
@@ -113,7 +120,12 @@ class Run:
         state.wait_for_everyone()
 
     def _require_same(self, found: Mapping[str, Any]) -> None:
-        different = _differences(found, self.full_key)
+        there, here = dict(found), self.full_key
+        old, new = there.pop(_MEASURED, {}), here.pop(_MEASURED)
+        different = key_differences(there, here)
+        different += [
+            f"{name} are other numbers there" for name in new if not _close(old.get(name), new[name], self.tolerance)
+        ]
         if different:
             raise ArtifactError(
                 f"{self.folder} holds another run: {'; '.join(different)}. Choose another folder, or give what that "
@@ -150,7 +162,7 @@ def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
 
 
 def base_identity(plain: PlainModel) -> dict[str, str]:
-    """What tells a base model from others, wherever it lies: architecture, all weights, tokenizer.
+    """What tells a base model from others, wherever it lies: architecture, dtype, all weights, tokenizer.
 
     Args:
         plain: the model, before anything is trained or added.
@@ -163,6 +175,7 @@ def base_identity(plain: PlainModel) -> dict[str, str]:
     tokenizer = hashlib.sha256(plain.tokenizer.backend_tokenizer.to_str().encode())
     return {
         "architecture": type(plain.model).__name__,
+        "dtype": str(next(plain.model.parameters()).dtype).removeprefix("torch."),
         "weights": weights.hexdigest()[:16],
         "tokenizer": f"{tokenizer.hexdigest()[:16]}, bos {plain.bos}",
     }
@@ -212,23 +225,9 @@ def save_weights(model: nn.Module, base: str, folder: Path) -> None:
             AutoTokenizer.from_pretrained(base).save_pretrained(folder)
 
 
-def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two keys, by the path of its name."""
-    listed: list[str] = []
-    for name in dict.fromkeys((*wanted, *found)):
-        there, here = _plain(found.get(name)), _plain(wanted.get(name))
-        if isinstance(there, dict) and isinstance(here, dict):
-            listed += _differences(there, here, f"{prefix}{name}.")
-        elif there != here:
-            listed.append(f"{prefix}{name} is {_short(there)} there and {_short(here)} here")
-    return listed
-
-
-def _plain(value: Any) -> Any:
-    """As JSON gives it back."""
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:30] + "..."
+def _close(one: Any, other: Sequence[float], tolerance: float) -> bool:
+    """Whether numbers are the same but for rounding, on the scale of the largest."""
+    if not isinstance(one, list) or len(one) != len(other):
+        return False
+    gap = max((abs(own - others) for own, others in zip(one, other, strict=True)), default=0.0)
+    return gap <= tolerance * max(map(abs, (*one, *other)), default=0.0)
