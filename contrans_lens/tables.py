@@ -6,6 +6,7 @@ from rich import box
 from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 _MOST_NAMES = 6  # concepts named in a line
 _MOST_TOPICS, _MOST_DROPPED = 40, 12  # lines of a dictionary's tables
@@ -202,15 +203,17 @@ def pace_tables(summary: dict[str, Any]) -> Group:
 def rahf_tables(summary: dict[str, Any]) -> Group:
     """What each model of a run of RAHF prefers and costs, the alphas that were tried, and the compute of its steps.
 
-    They fit 80 columns.
+    They fit 80 columns. An adapter that was scaled has its factor after its name.
     """
+    from contrans_lens.rahf.verdict import ALPHA_RULE
+
     title = f"{summary['model']['name']}: {summary['settings']['method']} on {summary['preferences']['name']}"
-    columns = ("model", "P(chosen)", "95 %", "less base", "acc.", "margin", "KL", "ppl")
+    columns = ("model", "P(chosen)", "95 %", "change", "acc.", "margin", "KL", "ppl")
     scores = Table(*columns, title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for row in summary["rows"]:
         span, change, damage = row["probability"], row["change"], row["damage"] or {}
         scores.add_row(
-            row["name"],
+            row["name"] if row["scale"] == 1 else f"{row['name']} (x{row['scale']:.2f})",
             f"{span['value']:.3f}",
             _range([span["low"], span["high"]], ".3f"),
             "" if change is None else f"{change['value']:+.3f}",
@@ -219,7 +222,7 @@ def rahf_tables(summary: dict[str, Any]) -> Group:
             _number(damage.get("kl"), ".4f"),
             _number(damage.get("perplexity"), ".2f"),
         )
-    tables = [scores]
+    tables: list[Table | Text] = [scores]
     if summary["trials"]:
         trials = Table("alpha", "P(chosen), validation", "95 %", "KL", "", box=box.SIMPLE_HEAD)
         for trial in summary["trials"]:
@@ -227,7 +230,7 @@ def rahf_tables(summary: dict[str, Any]) -> Group:
             reach = _range([span["low"], span["high"]], ".3f")
             taken = "taken" if trial["chosen"] else ""
             trials.add_row(f"{trial['alpha']:g}", f"{span['value']:.3f}", reach, _number(trial["kl"], ".4f"), taken)
-        tables.append(trials)
+        tables += [trials, Text(ALPHA_RULE)]
     costs = Table("step", "seconds", "updates", "tokens", "block tokens", box=box.SIMPLE_HEAD)
     for name, cost in {**summary["costs"], "together": summary["total_cost"]}.items():
         costs.add_row(

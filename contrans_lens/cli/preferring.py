@@ -43,13 +43,15 @@ def rahf(
     rank: Annotated[int, typer.Option(min=1, help="of the adapters; their scale is twice the rank")] = 8,
     steps: Annotated[
         int | None,
-        typer.Option(min=1, help="updates of step 1; default 450, SCIT's (embedded models: 100)"),
+        typer.Option(min=1, help="updates of step 1 and of the fit; default 450, SCIT's (embedded models: 100)"),
     ] = None,
-    fit_steps: Annotated[int | None, typer.Option(min=1, help="updates of the fit; default as --steps")] = None,
+    fit_steps: Annotated[int | None, typer.Option(min=1, help="updates of the fit, where others than --steps")] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="of step 1; default 3e-4, SCIT's (embedded models: 1e-3)")
+        float | None, typer.Option(help="of step 1 and of the fit; default 3e-4, SCIT's (embedded models: 1e-3)")
     ] = None,
-    fit_learning_rate: Annotated[float | None, typer.Option(help="of the fit; default as --learning-rate's")] = None,
+    fit_learning_rate: Annotated[
+        float | None, typer.Option(help="of the fit, where another than --learning-rate")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="pairs in one pass of a process; default 16")] = None,
     accumulation: Annotated[
         int | None,
@@ -104,7 +106,8 @@ def rahf(
         "accumulation": accumulation,
         "max_answer_tokens": answer_tokens,
     }
-    fitting = tuning | {"steps": fit_steps, "learning_rate": fit_learning_rate}
+    own = {"steps": fit_steps, "learning_rate": fit_learning_rate}
+    fitting = tuning | {name: value for name, value in own.items() if value is not None}
     if method == "dual" and answer_tokens is None:
         fitting["max_answer_tokens"] = _DUAL_TOKENS
     settings: dict[str, Any] = {

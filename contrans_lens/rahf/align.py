@@ -10,6 +10,7 @@ from contrans_lens.models import check_hook_points, fingerprint, open_model
 from contrans_lens.models.naming import described, model_name
 from contrans_lens.rahf.claim import claim, claimed_plan, texts_hash
 from contrans_lens.rahf.course import Course
+from contrans_lens.rahf.fitted import FittedAdapter
 from contrans_lens.rahf.losses import ActivityLoss
 from contrans_lens.rahf.processes import Processes
 from contrans_lens.rahf.result import RESULT, RahfResult
@@ -136,6 +137,7 @@ def align(
         plan = claimed_plan(folder)
         steps = Steps(base, settings, given, tuple(plan["hook_points"]), device, progress, processes, heard)
         Course(folder, steps, preferences, parts, texts, plan["model"]).finish()
+    FittedAdapter.load(folder / "adapter")  # says so when the weights that the numbers are about were altered
     return RahfResult.load(folder)
 
 

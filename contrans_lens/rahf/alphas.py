@@ -8,8 +8,7 @@ import torch
 from contrans_lens.evaluation.intervals import bootstrap_mean_cis, paired_difference_ci
 from contrans_lens.rahf.result import AlphaTrial
 from contrans_lens.rahf.scoring import Reading
-
-_AS_GOOD = 0.02  # of P(chosen)
+from contrans_lens.rahf.verdict import AS_GOOD
 
 
 def chosen_alpha(readings: Mapping[float, Reading], units: Sequence[str], seed: int) -> tuple[AlphaTrial, ...]:
@@ -39,7 +38,7 @@ def chosen_alpha(readings: Mapping[float, Reading], units: Sequence[str], seed: 
         kl = kls[number]
         return (inf if kl is None else kl, abs(alphas[number]))
 
-    taken = min((number for number, each in enumerate(behind) if each.low <= 0 or each.value <= _AS_GOOD), key=price)
+    taken = min((number for number, each in enumerate(behind) if each.low <= 0 or each.value <= AS_GOOD), key=price)
     return tuple(
         AlphaTrial(alpha, spans[number], behind[number], kls[number], number == taken)
         for number, alpha in enumerate(alphas)

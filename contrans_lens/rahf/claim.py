@@ -17,10 +17,8 @@ from typing import Any
 from contrans_lens.artifacts import package_versions, read_json, require_writable, write_json
 from contrans_lens.errors import ArtifactError
 from contrans_lens.rahf.keys import key_differences
-from contrans_lens.rahf.result import RESULT
 
 RUN = "run.json"
-_OURS = ("step1", "differences", "adapter", "alphas", "control", "scores", RESULT)
 
 
 def claim(folder: Path, key: Mapping[str, Any], plan: Callable[[], Mapping[str, Any]]) -> None:
@@ -36,9 +34,15 @@ def claim(folder: Path, key: Mapping[str, Any], plan: Callable[[], Mapping[str, 
     """
     require_writable(folder)
     if not (folder / RUN).exists():
-        taken = [name for name in _OURS if (folder / name).exists()]
+        # Hidden names are what a kill left of our own writing, or a file manager's.
+        held_there = sorted(each.name for each in folder.iterdir()) if folder.exists() else []
+        taken = [name for name in held_there if not name.startswith(".")]
         if taken:
-            raise ArtifactError(f"{folder} holds {taken[0]} and no {RUN}: it is no run of rahf; choose another folder.")
+            more = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
+            raise ArtifactError(
+                f"{folder} holds {taken[0]}{more}, and no {RUN}: it is no run of rahf. Choose an empty folder, or "
+                "a new one."
+            )
         found = plan()
         write_json(folder / RUN, {"key": dict(key), "plan": dict(found), "versions": package_versions()})
         return

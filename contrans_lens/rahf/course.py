@@ -12,6 +12,8 @@ from contrans_lens.evaluation import solve_adapter_scale
 from contrans_lens.models import HookedModel, open_model
 from contrans_lens.rahf.alphas import chosen_alpha
 from contrans_lens.rahf.controls import random_directions
+from contrans_lens.rahf.difference_store import ActivityDifferences
+from contrans_lens.rahf.differences import StreamedDifferences
 from contrans_lens.rahf.finetuning import FineTuned
 from contrans_lens.rahf.fitted import FittedAdapter
 from contrans_lens.rahf.memory import free_models
@@ -196,7 +198,7 @@ class Course:
         pairs, rows = self._scored(main, list(controls))
         result = RahfResult(
             model=self.model,
-            preferences=self._described(pairs),
+            preferences=self._described(pairs) | {"cut": self._cut(main, differences)},
             instructions=spelled_instructions(self.steps.instructions),
             settings=self.settings.to_dict(),
             hook_points=main.fitted.hook_points,
@@ -251,9 +253,21 @@ class Course:
             "parts": {name: {"pairs": len(part), "groups": len(part.groups())} for name, part in parts},
             "scored": len(pairs.pairs),
             "left_out": pairs.left_out,
+            "too_long": pairs.too_long,
             "longest_answer": pairs.longest,
             "report": None if report is None else report.to_dict(),
         }
+
+    def _cut(self, main: Way, differences: SummarisedDifferences) -> dict[str, dict[str, int]]:
+        """What was cut off the rows of each step, by the names of costs."""
+        n_pairs = len(self.steps.learnt(self.parts.train, self.settings.tuning))
+        found = {
+            f"step 1: {name}": (tuned.cut_prompts, tuned.cut_answers, n_pairs * (2 if name == "scit" else 1))
+            for name, tuned in main.tuned.items()
+        }
+        if isinstance(differences, ActivityDifferences | StreamedDifferences):
+            found["step 2"] = *differences.cuts, len(differences.rows)
+        return {step: dict(zip(("prompts", "answers", "rows"), cuts, strict=True)) for step, cuts in found.items()}
 
     def _validation_curves(self, main: Way) -> dict[str, LossCurve]:
         curves = {name: tuned.validation_curve for name, tuned in main.tuned.items()}

@@ -214,6 +214,11 @@ class ActivityDifferences(SummarisedDifferences):
         """Dtype the values are kept in; they are read as float32 at least."""
         return self.values.dtype
 
+    @property
+    def cuts(self) -> tuple[int, int]:
+        """Rows whose prompt lost tokens on its left, and rows whose answer lost tokens on its right."""
+        return self.origin.cut_prompts, self.origin.cut_answers
+
     def of(self, rows: Sequence[int]) -> Float[Tensor, "token layer d_model"]:
         """See :meth:`SummarisedDifferences.of`."""
         self.check_rows(rows)

@@ -66,6 +66,11 @@ class StreamedDifferences(SummarisedDifferences):
         """The two runs."""
         return self._reader.contrast
 
+    @property
+    def cuts(self) -> tuple[int, int]:
+        """Rows whose prompt lost tokens on its left, and rows whose answer lost tokens on its right."""
+        return self._reader.tokens.cut_prompts, self._reader.tokens.cut_answers
+
     def of(self, rows: Sequence[int]) -> Float[Tensor, "token layer d_model"]:
         """See :meth:`SummarisedDifferences.of`.
 

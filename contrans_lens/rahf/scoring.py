@@ -103,11 +103,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class ScoredPairs:
-    """The held-out pairs that can be scored, and which of them have answers of one length.
-
-    Raises:
-        RahfError: they are of fewer than two groups, so that there is no interval.
-    """
+    """The held-out pairs that can be scored, and which of them have answers of one length."""
 
     pairs: tuple[Preference, ...]
     matched: tuple[int, ...]
@@ -116,40 +112,38 @@ class ScoredPairs:
     """Pairs that do not fit the model's context, or whose answers are the same tokens."""
     longest: int
     """Tokens of the longest answer."""
-
-    def __post_init__(self) -> None:
-        if len(set(self.units)) < 2:
-            raise RahfError(
-                f"the {len(self.pairs)} pairs to be scored are of {len(set(self.units))} group; intervals need two or "
-                "more. Give pairs of more groups, or prompts."
-            )
+    too_long: int = 0
+    """Those of the pairs left out that need more tokens than the context."""
 
     @classmethod
     def of(cls, model: HookedModel, preferences: PreferenceSet, instructions: InstructionsByTopic) -> "ScoredPairs":
         """Find out which pairs fit a model, also under their instructions.
 
         Raises:
-            RahfError: a topic has no instructions, or fewer than two groups are left.
+            RahfError: a topic has no instructions, or fewer than two groups are left, so that there is no interval.
         """
-        tokenizer = model_tokenizer(model)
+        tokenizer, context = model_tokenizer(model), int(model.cfg.n_ctx)
 
         def ids(text: str) -> list[int]:
             found: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
             return found
 
         kept: list[Preference] = []
-        matched, longest = [], 0
+        matched, longest, too_long = [], 0, 0
         for pair in preferences:
             prompt = asked(pair, instructions)
             whole = [ids(prompt + answer) for answer in (pair.chosen, pair.rejected)]
-            if whole[0] == whole[1] or max(map(len, whole)) >= int(model.cfg.n_ctx):
+            if whole[0] == whole[1] or max(map(len, whole)) >= context:
+                too_long += whole[0] != whole[1]
                 continue
             short, long = sorted(len(ids(answer)) for answer in (pair.chosen, pair.rejected))
             longest = max(longest, long)
             if long - short <= _LENGTHS_ALIKE * long:
                 matched.append(len(kept))
             kept.append(pair)
-        return cls(tuple(kept), tuple(matched), len(preferences) - len(kept), longest)
+        if len({pair.unit for pair in kept}) < 2:
+            raise RahfError(_too_few(preferences, kept, too_long, context))
+        return cls(tuple(kept), tuple(matched), len(preferences) - len(kept), longest, too_long)
 
     @property
     def units(self) -> tuple[str, ...]:
@@ -260,3 +254,31 @@ def _matched(probability: Float[Tensor, " pair"], pairs: ScoredPairs, seed: int)
     if len(set(units)) < 2:
         return None
     return bootstrap_mean_ci(probability[list(pairs.matched)], units, seed=seed)
+
+
+def _too_few(given: PreferenceSet, kept: Sequence[Preference], too_long: int, context: int) -> str:
+    """Why there is no interval over groups, and what would help."""
+    n_groups, all_groups = len({pair.unit for pair in kept}), len({pair.unit for pair in given})
+    same = len(given) - len(kept) - too_long
+    causes = [
+        f"{_counted(too_long, 'needs', 'need')} more tokens than the context of {context}, p+ included"
+        if too_long
+        else "",
+        f"{_counted(same, 'has', 'have')} two answers of the same tokens" if same else "",
+    ]
+    advice = [
+        "Give shorter pairs, or take a base with a longer context." if too_long and all_groups > 1 else "",
+        "Give pairs with answers that differ." if same and all_groups > 1 else "",
+        "Give pairs of more groups, or without groups more prompts." if all_groups < 2 else "",
+    ]
+    why = " and ".join(filter(None, causes))
+    return (
+        f"{len(kept)} of {_counted(len(given), 'pair', 'pairs')} can be scored, of "
+        f"{_counted(n_groups, 'group', 'groups')}; intervals need two groups or more. "
+        + (f"Of the pairs {why}. " if why else "")
+        + " ".join(filter(None, advice))
+    )
+
+
+def _counted(number: int, one: str, more: str) -> str:
+    return f"{number} {one if number == 1 else more}"

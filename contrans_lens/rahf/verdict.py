@@ -1,4 +1,4 @@
-"""Whether a run aligned its model, by a rule that is stated before any number is seen."""
+"""Whether a run aligned its model, and which alpha it takes, by rules stated before any number is seen."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +13,16 @@ RULE = (
     "intervals of the paired differences over groups of pairs that leave zero below. Random directions count at equal "
     "damage where that was measured. Without a control of each kind it is undecided."
 )
+
+AS_GOOD = 0.02
+"""Of P(chosen): an alpha that is behind the best one by no more counts as good as that."""
+
+ALPHA_RULE = (
+    f"Of the alphas tried, those count as good as the best whose P(chosen) on validation pairs is at most {AS_GOOD:g} "
+    "below its, or not clearly below it (the 95 % interval of the paired difference holds zero). Of these the one with "
+    "the least KL on neutral text is taken, or without such texts the smallest."
+)
+"""How ``alpha="auto"`` chooses, for readers."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from contrans_lens.rahf.result import FIT, RahfResult
-from contrans_lens.rahf.verdict import RULE
+from contrans_lens.rahf.verdict import ALPHA_RULE, RULE
 from contrans_lens.reports.html import encoded, png_bytes, render, write_bytes
 from contrans_lens.reports.rahf_figures import curves_figure, norms_figure
 from contrans_lens.reports.rahf_scores import scores_figure
@@ -55,4 +55,5 @@ def _body(result: RahfResult, images: dict[str, bytes]) -> str:
         images=encoded(images),
         costs={**result.costs, "together": result.total_cost},
         instructions=result.instructions,
+        alpha_rule=ALPHA_RULE,
     )

@@ -1,4 +1,5 @@
 import filecmp
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,13 @@ def test_a_finished_run_is_opened_and_nothing_is_done(whole: RahfResult, monkeyp
     monkeypatch.setattr(Course, "finish", refuse)
     assert small_run(whole.folder).summary() == whole.summary()
     assert {path: path.stat().st_mtime_ns for path in whole.folder.rglob("*")} == before
+
+
+def test_a_finished_run_whose_adapter_was_altered_is_no_success(tmp_path: Path, whole: RahfResult):
+    copied = shutil.copytree(whole.folder, tmp_path / "copy")
+    (copied / "adapter" / "adapter_model.safetensors").write_bytes(b"junk")
+    with pytest.raises(ArtifactError, match="checksum"):
+        small_run(copied)
 
 
 @pytest.mark.parametrize("at", ["step 2", "step 3: fitting shuffled-0", "scoring aligned"])

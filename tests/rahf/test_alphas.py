@@ -1,7 +1,9 @@
 import pytest
+import torch
 
 from contrans_lens.rahf.alphas import chosen_alpha
 from contrans_lens.rahf.scoring import Reading
+from contrans_lens.rahf.verdict import ALPHA_RULE, AS_GOOD
 
 UNITS = [f"group {number // 2}" for number in range(24)]
 
@@ -43,3 +45,12 @@ def test_trials_say_how_far_each_is_behind():
     assert low.behind.value == pytest.approx(high.probability.value - low.probability.value)
     assert low.behind.low > 0
     assert (low.kl, low.chosen, high.chosen) == (None, False, True)
+
+
+def test_the_limit_that_readers_are_told_is_the_one_that_holds():
+    assert f"at most {AS_GOOD} below" in ALPHA_RULE
+    # The same in every pair, so that no interval holds zero: a little less than the limit below, and a little more.
+    best, less = torch.tensor(0.9).logit(), [torch.tensor(0.9 - AS_GOOD + off).logit() for off in (0.001, -0.001)]
+    for odds, expected in zip(less, (1.0, 2.0), strict=True):
+        steady = {1.0: Reading((float(odds),) * 24, {"kl": 0.1}), 2.0: Reading((float(best),) * 24, {"kl": 0.2})}
+        assert taken(steady) == expected

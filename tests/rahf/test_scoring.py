@@ -65,18 +65,31 @@ def test_pairs_that_do_not_fit_are_left_out_and_counted(model: HookedModel):
     near = Preference("No!" + "!" * room, " happy", " sad", "near")
     given = PreferenceSet((*small_set().preferences, long, near), "x")
     found = ScoredPairs.of(model, given, WORDS)
-    assert found.left_out == 2
+    assert (found.left_out, found.too_long) == (2, 2)
     assert len(found.pairs) == len(small_set())
 
 
 def test_one_group_has_no_interval(model: HookedModel):
     one = PreferenceSet(tuple(replace(pair, group="g") for pair in small_set()), "x")
-    with pytest.raises(RahfError, match="1 group"):
+    with pytest.raises(RahfError, match=r"of 1 group; .* Give pairs of more groups"):
         ScoredPairs.of(model, one, WORDS)
     # Without a group, pairs with one prompt are one unit.
     same = PreferenceSet(tuple(replace(pair, group="", prompt="Why?") for pair in small_set()), "x")
-    with pytest.raises(RahfError, match="1 group"):
+    with pytest.raises(RahfError, match=r"of 1 group; .* more prompts"):
         ScoredPairs.of(model, same, WORDS)
+
+
+def test_a_refusal_names_what_left_too_few(model: HookedModel):
+    long = [Preference("so " * N_CTX + "the fox felt", " happy", " sad", f"long {number}") for number in range(3)]
+    fits = Preference("The fox felt", " happy", " sad", "short")
+    with pytest.raises(RahfError) as one:
+        ScoredPairs.of(model, PreferenceSet((*long, fits), "x"), WORDS)
+    assert str(one.value) == (
+        "1 of 4 pairs can be scored, of 1 group; intervals need two groups or more. Of the pairs 3 need more tokens "
+        f"than the context of {N_CTX}, p+ included. Give shorter pairs, or take a base with a longer context."
+    )
+    with pytest.raises(RahfError, match=r"^0 of 1 pair can be scored, of 0 groups; .* 1 needs more tokens"):
+        ScoredPairs.of(model, PreferenceSet((long[0],), "x"), WORDS)
 
 
 def test_instructions_go_by_topic():

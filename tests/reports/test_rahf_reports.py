@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from contrans_lens.rahf.verdict import ALPHA_RULE
 from contrans_lens.reports.rahf_html import rahf_html, write_rahf_report
 from contrans_lens.reports.rahf_scores import scores_figure
 from contrans_lens.tables import rahf_tables
@@ -34,6 +35,8 @@ def test_the_report_holds_scores_costs_and_words_escaped(tmp_path: Path):
     ):
         assert text in page
     assert not re.search("<b>model|<kind>|<x>", page)
+    assert page.count(ALPHA_RULE) == 1
+    assert "the one that is <i>taken</i>" in page
     assert page.count("data:image/png;base64,") == 4
     assert not re.search(r"(src|href)=\"(?!data:)", page)  # nothing is loaded from elsewhere
 
@@ -54,6 +57,8 @@ def test_what_was_not_measured_is_left_out(tmp_path: Path):
     assert "tuning.png" not in {path.name for path in write_rahf_report(made, tmp_path)}
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "0.125" not in page
+    assert ALPHA_RULE not in page
+    assert "<i>taken</i>" not in page
     assert "on validation answers)" not in page
 
 
@@ -76,6 +81,10 @@ def test_tables_fit_a_terminal(tried: tuple):
     assert "tiny <b>model</b>: scit on good & kind" in text
     aligned = next(line.split() for line in lines if line.strip().startswith("aligned"))
     assert aligned == ["aligned", "0.900", "0.880,", "0.920", "+0.400", "0.90", "+3.20", "0.0500", "2.75"]
-    assert ("taken" in text) == bool(tried)
+    assert ("taken" in text.split()) == bool(tried)
+    assert (ALPHA_RULE in " ".join(text.split())) == bool(tried)
+    assert "equal KL (x0.25)" in text
+    assert text.count("(x") == 1  # the others were not scaled
+    assert "change" in text
     assert "6,600" in text
     assert "…" not in text
