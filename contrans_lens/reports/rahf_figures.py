@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from contrans_lens.errors import RahfError
 from contrans_lens.evaluation import Interval
@@ -79,6 +80,7 @@ def norms_map_panel(axis: Axes, norms: DifferenceNorms) -> None:
     """Draw the mean norm of v by layer (upwards) and token of the answer."""
     image = axis.imshow(norms.offsets, cmap="viridis", aspect="auto", origin="lower", vmin=0)
     axis.set_yticks(range(len(norms.hook_points)), _layer_names(norms))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel(_TOKENS[norms.where])
     axis.set_ylabel(_layer_axis(norms))
     axis.set_title(_UNITS[norms.unit], fontsize=10)
@@ -94,6 +96,7 @@ def norms_token_panel(axis: Axes, norms: DifferenceNorms) -> None:
         axis.plot(places, values, marker="o", ms=3, lw=1.4, color=colours(number), label=name)
         _band(axis, intervals, colours(number))
     axis.set_ylim(bottom=0)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel(_TOKENS[norms.where])
     axis.set_title(f"Along the answer ({norms.counts[0]} answers, {norms.counts[-1]} at the last token)", fontsize=10)
     axis.legend(fontsize=7, frameon=False, title=_layer_axis(norms), title_fontsize=7, ncols=2)
