@@ -10,9 +10,7 @@ The whole study writes ``result.json`` and figures into ``analysis/pace/refineme
 """
 
 import argparse
-import json
 import logging
-import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -22,7 +20,7 @@ from typing import Any
 
 import torch
 
-from contrans_lens.artifacts import atomic_write, read_json, write_json
+from contrans_lens.artifacts import read_json, write_json
 from contrans_lens.evaluation.behaviours import PairedAnswers
 
 HERE = Path(__file__).resolve().parent / "pace" / "refinement"
@@ -58,6 +56,7 @@ from refinement_pairs import N_NEUTRAL, Pair, Place  # noqa: E402
 from refinement_pictures import write_pictures  # noqa: E402
 from refinement_summary import again, related_items, summary  # noqa: E402
 from refinement_texts import CONCEPTS, MAIN, splits_of  # noqa: E402
+from study_files import rounded, write_compact  # noqa: E402
 
 log = logging.getLogger("refinement")
 
@@ -68,7 +67,6 @@ LEAST_OWN = 0.9
 """A solver is chosen among those that leave this share of the unrefined own effect, on validation items."""
 ALL_ITEMS = 1000
 """More than there are."""
-DIGITS = 4
 
 
 class Study:
@@ -218,24 +216,6 @@ def run(study: Study) -> dict[str, Any]:
             random[f"{names[1]} {place}"] = study.random(names, place)
     places = {f"{a} -> {b}, {name}": asdict(study.place((a, b), name)) for a, b in study.names for name in study.main}
     return {"setup": study.setup(), "places": places, **chosen, **summary(scorers, random), "all_lands": again(lands)}
-
-
-def rounded(value: Any) -> Any:
-    """The same JSON with numbers of four significant digits."""
-    if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}")
-    if isinstance(value, dict):
-        return {key: rounded(each) for key, each in value.items()}
-    return [rounded(each) for each in value] if isinstance(value, list | tuple) else value
-
-
-def write_compact(path: Path, numbers: Mapping[str, Any]) -> None:
-    """Write JSON with every innermost list and object on one line."""
-    text = json.dumps(numbers, indent=1, allow_nan=False)
-    for innermost in (r"\[[^][{}]*\]", r"\{[^{}]*\}"):
-        text = re.sub(innermost, lambda found: re.sub(r"\s+", " ", found.group()), text)
-    with atomic_write(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def main() -> None:

@@ -9,9 +9,7 @@ harder to remove; what is finished is kept under ``--out`` and picked up. ``summ
 """
 
 import argparse
-import json
 import logging
-import re
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +18,7 @@ from typing import Any
 
 import torch
 
-from contrans_lens.artifacts import atomic_write, read_json, write_json
+from contrans_lens.artifacts import read_json, write_json
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "pace"))
@@ -31,11 +29,11 @@ from removal_methods import Methods  # noqa: E402
 from removal_pictures import write_pictures  # noqa: E402
 from removal_quality import measure_quality  # noqa: E402
 from removal_setups import SMALL, TARGETS, UNWANTED, Setup, Sizes, Target, open_target  # noqa: E402
-from removal_tables import fill  # noqa: E402
+from removal_tables import tables  # noqa: E402
+from study_files import fill, rounded, write_compact  # noqa: E402
 
 log = logging.getLogger("pace")
 STAGES = ("removal", "quality", "lying", "summary")
-DIGITS = 4
 
 
 def kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -83,25 +81,7 @@ def summarise(out: Path) -> None:
     write_compact(folder / "result.json", kept_numbers)
     write_pictures(kept_numbers, folder)
     readme = folder / "README.md"
-    readme.write_text(fill(readme.read_text(encoding="utf-8"), kept_numbers), encoding="utf-8")
-
-
-def write_compact(path: Path, value: dict[str, Any]) -> None:
-    """Write JSON with every innermost list and object on one line."""
-    text = json.dumps(value, indent=1, allow_nan=False)
-    for innermost in (r"\[[^][{}]*\]", r"\{[^{}]*\}"):
-        text = re.sub(innermost, lambda found: re.sub(r"\s+", " ", found.group()), text)
-    with atomic_write(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
-
-
-def rounded(value: Any) -> Any:
-    """The same JSON with numbers of four significant digits."""
-    if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}")
-    if isinstance(value, dict):
-        return {key: rounded(each) for key, each in value.items()}
-    return [rounded(each) for each in value] if isinstance(value, list | tuple) else value
+    readme.write_text(fill(readme.read_text(encoding="utf-8"), tables(kept_numbers)), encoding="utf-8")
 
 
 def main() -> None:

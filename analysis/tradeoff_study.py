@@ -13,7 +13,6 @@ import argparse
 import logging
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -23,7 +22,8 @@ from contrans_lens.tradeoff import SweepResult, sweep
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "tradeoff"))
 
-from tradeoff_compact import write_compact  # noqa: E402
+from study_files import rounded, write_compact  # noqa: E402
+from tradeoff_compact import compact  # noqa: E402
 from tradeoff_numbers import setup_numbers  # noqa: E402
 from tradeoff_pictures import write_pictures  # noqa: E402
 from tradeoff_setups import REAL, Setup, embedded_setup, real_setup, setup_names  # noqa: E402
@@ -32,7 +32,6 @@ log = logging.getLogger("tradeoff")
 
 FLOORS = {"capability": 3 / 4 * 1 / 4 + 1 / 4 * 1 / 2, "knowledge": 1 / 8, "cloze": 1 / 4}
 """What guessing earns: three kinds of capability items have four choices and one has two."""
-DIGITS = 4
 
 
 def measure(setup: Setup, out: Path) -> SweepResult:
@@ -59,21 +58,12 @@ def numbers_path(name: str, out: Path) -> Path:
     return out / f"{name.replace(' ', '-')}.json"
 
 
-def rounded(value: Any) -> Any:
-    """The same JSON with numbers of four significant digits."""
-    if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}")
-    if isinstance(value, dict):
-        return {key: rounded(each) for key, each in value.items()}
-    return [rounded(each) for each in value] if isinstance(value, list | tuple) else value
-
-
 def summarise(out: Path) -> None:
     """The finished setups as ``result.json`` and figures."""
     names = [name for name in [*setup_names(), REAL] if numbers_path(name, out).exists()]
     setups = {name: read_json(numbers_path(name, out)) for name in names}
     log.info("%d setups: %s", len(setups), ", ".join(setups))
-    write_compact(HERE / "tradeoff" / "result.json", setups)
+    write_compact(HERE / "tradeoff" / "result.json", {name: compact(each) for name, each in setups.items()})
     write_pictures(setups, HERE / "tradeoff")
 
 

@@ -13,19 +13,6 @@ FAR = 0.5
 """Share of a method's effect from which a control draw counts as large."""
 
 
-def fill(text: str, result: Numbers) -> str:
-    """A README with the table after each ``<!-- table NAME -->`` replaced by the one that the result gives."""
-    pieces, made = [], tables(result)
-    for piece in text.split("<!-- table "):
-        name, close, rest = piece.partition(" -->\n")
-        if not close:
-            pieces.append(piece)
-            continue
-        _, end, after = rest.partition("<!-- end -->")
-        pieces.append(f"{name} -->\n{made[name]}{end}{after}")
-    return "<!-- table ".join(pieces)
-
-
 def tables(result: Numbers) -> dict[str, str]:
     """Every table by name."""
     setups = {name: each for name, each in result["setups"].items() if "check" in each}

@@ -1,27 +1,13 @@
 """The numbers of the study as they are kept beside it: estimates as [value, low, high], draws as lists, no repeats."""
 
-import json
-import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
-
-from contrans_lens.artifacts import atomic_write
 
 Numbers = dict[str, Any]
 WITH_INTERVALS = ("expectation", "p_restricted")
 KEPT = (*WITH_INTERVALS, "p_mean", "kl")
 """Columns of which the curves are kept; with intervals those of the target's own vector only."""
 _ESTIMATE = {"value", "low", "high", "level", "reason"}
-
-
-def write_compact(path: Path, setups: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write the setups, shortened, with every innermost list and object on one line."""
-    text = json.dumps({name: compact(each) for name, each in setups.items()}, indent=1, allow_nan=False)
-    for innermost in (r"\[[^][{}]*\]", r"\{[^{}]*\}"):
-        text = re.sub(innermost, lambda found: re.sub(r"\s+", " ", found.group()), text)
-    with atomic_write(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def compact(numbers: Mapping[str, Any]) -> Numbers:

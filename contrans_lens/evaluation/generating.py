@@ -7,7 +7,7 @@ import torch
 
 from contrans_lens.errors import EvaluationError
 from contrans_lens.evaluation.cells import Cell, Cells, CellStack
-from contrans_lens.evaluation.stacked import add_all
+from contrans_lens.evaluation.passes import add_all
 from contrans_lens.interventions import generate
 from contrans_lens.models import HookedModel, generate_tokens, tokenize
 from contrans_lens.models.generation import decode_new, until_end

@@ -23,37 +23,19 @@ from its tokens). What it does not stand is left out, in the end all of it: slow
 
 import contextlib
 import math
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from contrans_lens.errors import EvaluationError
 from contrans_lens.evaluation.continuations import TokenRow
-from contrans_lens.evaluation.resuming import (
-    Residuals,
-    common_cut,
-    entry_point,
-    last_mlp,
-    next_block,
-    take,
-    trimmed,
-)
-from contrans_lens.interventions import add_rows
-from contrans_lens.models import (
-    HookedModel,
-    PrefixCache,
-    TokenBatch,
-    check_hook_points,
-    hooks,
-    input_device,
-    resid_post,
-    run,
-)
+from contrans_lens.evaluation.passes import CellPasses, token_batch
+from contrans_lens.evaluation.resuming import Residuals, common_cut, entry_point
+from contrans_lens.evaluation.standing import what_it_stands
+from contrans_lens.models import HookedModel, TokenBatch, check_hook_points, input_device
 
 # Beyond so many tokens a larger batch gains nothing on a CPU, and at small widths leaves the processor's cache
 # (measured at widths 128 and 768); the number for other devices is a guess.
@@ -62,23 +44,9 @@ _LOGIT_BUDGET = 1 << 25  # logits held at once: 128 MB in float32
 _CACHE_BUDGET = 1 << 28  # keys and values of common beginnings held at once: 1 GB in float32
 _PASS_SHARE = 16  # what a pass costs beside its tokens, as a part of the token budget
 _WORTH_SHARING = 1024  # in fewer tokens than this there is less to save than trying costs
-_PROBE_TOKENS = 6
-_ODD_SHAPES = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, AssertionError)  # what models raise
-
-_TRIED: weakref.WeakKeyDictionary[HookedModel, dict[tuple[str, bool], "_Stands"]] = weakref.WeakKeyDictionary()
-"""What was found out about models, by hook point and whether a common beginning was to be tried."""
 
 Within = Callable[[TokenBatch, list[TokenRow]], AbstractContextManager[object]]
 """Opens a context around the forward pass of a batch, given the rows it is made of."""
-
-
-@dataclass(frozen=True)
-class _Stands:
-    """What a model stands at a hook point."""
-
-    resuming: bool
-    trimming: bool
-    cutting: bool
 
 
 class StackedRuns:
@@ -121,6 +89,7 @@ class StackedRuns:
         self._entries = {name: entry for name in hook_points if (entry := entry_point(name)) is not None}
         self._positions = [sorted({read.position for read in row.reads}) for row in self.rows]
         self._residuals = Residuals(model, list(dict.fromkeys(self._entries.values())), self._token_budget)
+        self._passes = CellPasses(model, self._entries)
         self._stands: dict[str, bool] = {}
         self._trims = True
         self._cut = 0  # leading tokens that are run once for all rows that share them
@@ -186,11 +155,11 @@ class StackedRuns:
             reads repeat their last one.
         """
         chosen = [self.rows[index] for index in group]
-        batch = _token_batch(chosen)
+        batch = token_batch(chosen)
         reads = self._read_index(group)
         if additions is None:
             with within(batch, chosen) if within is not None else contextlib.nullcontext():
-                yield slice(0, 1), self._forward(batch, reads)[None]
+                yield slice(0, 1), self._passes.forward(batch, reads)[None]
             return
         shares = self._shares(hook_point, len(additions))
         longest = max(group, key=lambda index: len(self.rows[index].tokens))
@@ -202,9 +171,9 @@ class StackedRuns:
             later = {name: each[where] for name, each in (also or {}).items()}
             if shares:
                 residual = self._residuals.of(group, batch)[self._entries[hook_point]]
-                logits = self._resumed(batch, residual, part, hook_point, reads, self._cut, self._trims, later)
+                logits = self._passes.resumed(batch, residual, part, hook_point, reads, self._cut, self._trims, later)
             else:
-                logits = self._plain(batch, part, hook_point, reads, later)
+                logits = self._passes.plain(batch, part, hook_point, reads, later)
             yield where, logits
 
     def _capacity(self, index: int, cut: int) -> int:
@@ -236,184 +205,16 @@ class StackedRuns:
         if hook_point not in self._stands:
             if n_vectors * sum(len(row.tokens) for row in self.rows) < _WORTH_SHARING:
                 return False
-            known = _TRIED.setdefault(self._model, {})
-            key = (hook_point, self._cut > 0)
-            if key not in known:
-                known[key] = self._try(hook_point)
-            self._stands[hook_point] = known[key].resuming
-            self._trims = self._trims and known[key].trimming
-            self._cut = self._cut if known[key].cutting else 0
+            stands = what_it_stands(
+                self._model,
+                self._passes,
+                self.rows,
+                hook_point,
+                self._entries[hook_point],
+                sharing_beginnings=self._cut > 0,
+                token_budget=self._token_budget,
+            )
+            self._stands[hook_point] = stands.resuming
+            self._trims = self._trims and stands.trimming
+            self._cut = self._cut if stands.cutting else 0
         return self._stands[hook_point]
-
-    @torch.no_grad()
-    def _try(self, hook_point: str) -> _Stands:
-        """Try on a few tokens of two rows with three large and different additions.
-
-        The rows differ in length and, beyond a common beginning, in their tokens.
-        """
-        entry, cut = self._entries[hook_point], _PROBE_TOKENS // 2
-        tokens = (self.rows[0].tokens * _PROBE_TOKENS)[:_PROBE_TOKENS]
-        other = tokens[:cut] + (self.rows[-1].tokens[::-1] * _PROBE_TOKENS)[: _PROBE_TOKENS - cut - 1]
-        batch = _token_batch([TokenRow(ids, (), "", 1, False) for ids in (tokens, other)])
-        reads = (batch.lengths - 1)[:, None]
-        residual = Residuals(self._model, [entry], self._token_budget).of(range(2), batch)[entry]
-        norm = residual[:, 1:].float().norm(dim=-1).mean()
-        directions = torch.randn(3, residual.shape[-1], generator=torch.Generator().manual_seed(0))
-        additions = directions / directions.norm(dim=1, keepdim=True) * norm.cpu()
-        expected = self._plain(batch, additions, hook_point, reads).float()
-        spread = float((expected - expected.mean(0)).abs().max())
-
-        def succeeds(cut: int, trim: bool) -> bool:
-            try:
-                found = self._resumed(batch, residual, additions, hook_point, reads, cut, trim).float()
-            except _ODD_SHAPES:
-                return False
-            return found.shape == expected.shape and float((found - expected).abs().max()) <= 1e-2 * spread
-
-        trims = succeeds(0, True)
-        resumes = trims or succeeds(0, False)
-        return _Stands(resumes, trims, resumes and self._cut > 0 and succeeds(cut, trims))
-
-    def _plain(
-        self,
-        batch: TokenBatch,
-        additions: Float[Tensor, "vector d_model"],
-        hook_point: str,
-        reads: Int[Tensor, "row read"],
-        later: Mapping[str, Tensor] | None = None,
-    ) -> Float[Tensor, "vector row read vocab"]:
-        """Every row run from its tokens, once per vector."""
-        n_vectors, n_rows = len(additions), len(batch)
-        stacked = batch.rows(list(range(n_rows)) * n_vectors)
-        with add_all(self._model, {hook_point: additions, **(later or {})}, n_rows):
-            logits = self._forward(stacked, reads.repeat(n_vectors, 1))
-        return logits.unflatten(0, (n_vectors, n_rows))
-
-    def _resumed(
-        self,
-        batch: TokenBatch,
-        residual: Float[Tensor, "row pos d_model"],
-        additions: Float[Tensor, "vector d_model"],
-        hook_point: str,
-        reads: Int[Tensor, "row read"],
-        cut: int,
-        trim: bool,
-        later: Mapping[str, Tensor] | None = None,
-    ) -> Float[Tensor, "vector row read vocab"]:
-        """What follows the hook point for every vector and row, from the residual stream at the entry point.
-
-        The model is fed one row, the longest: it has no padding, so no mask is made that would be its own.
-        """
-        n_vectors, n_rows = len(additions), len(batch)
-        start = next_block(self._entries[hook_point])
-        one = batch.rows([int(batch.lengths.argmax())])
-        cache = None
-        n_layers = int(self._model.cfg.n_layers)
-        if cut and 0 < start < n_layers:  # HookedTransformer counts rows in the cache of block 0, which must see one
-            beginnings, of_row = batch.tokens[:, :cut].unique(dim=0, return_inverse=True)
-            n_beginnings = len(beginnings)
-            example = torch.tensor([int((of_row == number).nonzero()[0]) for number in range(n_beginnings)])
-            cache = PrefixCache(self._model, start, n_vectors * n_beginnings)
-            with self._fanned_out(residual[example, :cut], additions, hook_point, later):
-                self._fill(_columns(one, slice(None, cut)), n_vectors * n_beginnings, cache, trim)
-            cache.select((torch.arange(n_vectors)[:, None] * n_beginnings + of_row).flatten())
-            one, residual, reads = _columns(one, slice(cut, None)), residual[:, cut:], reads - cut
-        trim = trim and start < n_layers
-        with self._fanned_out(residual, additions, hook_point, later):
-            logits = self._forward(one, reads.repeat(n_vectors, 1), trim=trim, cache=cache)
-        return logits.unflatten(0, (n_vectors, n_rows))
-
-    @contextlib.contextmanager
-    def _fanned_out(
-        self,
-        residual: Float[Tensor, "row pos d_model"],
-        additions: Float[Tensor, "vector d_model"],
-        hook_point: str,
-        later: Mapping[str, Tensor] | None = None,
-    ) -> Iterator[None]:
-        """Replace the one row at the entry point by all rows, once per vector, and make the additions."""
-        entry = self._entries[hook_point]
-
-        def resume(activation: Tensor) -> Tensor:
-            rows = residual.to(activation.device, activation.dtype)
-            if entry != hook_point:
-                return rows.repeat(len(additions), 1, 1)
-            return (rows + additions.to(rows.device, rows.dtype)[:, None, None]).flatten(0, 1)
-
-        made_later = dict(later or {}) if entry == hook_point else {hook_point: additions, **(later or {})}
-        with hooks(self._model, {entry: resume}), add_all(self._model, made_later, len(residual)):
-            yield
-
-    @torch.no_grad()
-    def _fill(self, batch: TokenBatch, n_rows: int, cache: PrefixCache, trim: bool) -> None:
-        """Run beginnings for their keys and values; nothing is read."""
-        nowhere = torch.zeros(n_rows, 1, dtype=torch.long)
-        with trimmed(last_mlp(self._model) if trim else None, nowhere):
-            run(self._model, batch, stop_after=resid_post(int(self._model.cfg.n_layers) - 1), cache=cache)
-
-    @torch.no_grad()
-    def _forward(
-        self,
-        batch: TokenBatch,
-        reads: Int[Tensor, "row read"],
-        *,
-        trim: bool = False,
-        cache: PrefixCache | None = None,
-    ) -> Float[Tensor, "row read vocab"]:
-        sliced = False
-
-        def keep_reads(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            nonlocal sliced
-            sliced = True
-            return (take(args[0], reads), *args[1:])
-
-        unembed = unembedding(self._model)
-        with contextlib.ExitStack() as stack:
-            if trim and reads.shape[1] < batch.tokens.shape[1]:
-                stack.enter_context(trimmed(last_mlp(self._model), reads))
-            if unembed is not None:
-                stack.callback(unembed.register_forward_pre_hook(keep_reads).remove)
-            logits = run(self._model, batch, cache=cache)
-        if logits is None:
-            raise EvaluationError("the model gave no logits.")
-        return logits if sliced else take(logits, reads)
-
-
-@contextlib.contextmanager
-def add_all(model: HookedModel, additions: Mapping[str, Float[Tensor, "_ d_model"]], n_rows: int) -> Iterator[None]:
-    """Make the additions of cells at every position of several hook points.
-
-    Args:
-        model: the model.
-        additions: by hook point, one vector a cell.
-        n_rows: rows of each cell; the batch holds all rows of the first cell, then all of the second, and so on.
-    """
-    with contextlib.ExitStack() as stack:
-        for name, vectors in additions.items():
-            stack.enter_context(add_rows(model, name, vectors.repeat_interleave(n_rows, dim=0)))
-        yield
-
-
-def unembedding(model: HookedModel) -> nn.Module | None:
-    """The module that turns the final states into logits; both model classes call it ``unembed``."""
-    unembed = getattr(model, "unembed", None)
-    return unembed if isinstance(unembed, nn.Module) else None
-
-
-def _columns(batch: TokenBatch, columns: slice) -> TokenBatch:
-    return replace(batch, tokens=batch.tokens[:, columns], mask=batch.mask[:, columns])
-
-
-def _token_batch(rows: Sequence[TokenRow]) -> TokenBatch:
-    """Rows as a right-padded batch; right padding changes nothing before it under causal attention."""
-    width = max(len(row.tokens) for row in rows)
-    tokens = torch.tensor([row.tokens + row.tokens[-1:] * (width - len(row.tokens)) for row in rows])
-    lengths = torch.tensor([len(row.tokens) for row in rows])
-    return TokenBatch(
-        tokens=tokens,
-        mask=torch.arange(width)[None] < lengths[:, None],
-        bos=rows[0].bos,
-        padding_side="right",
-        offsets=tuple(row.offsets for row in rows),
-        truncated=(0,) * len(rows),
-    )

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from contrans_lens.errors import EvaluationError
-from contrans_lens.evaluation.stacked import unembedding
+from contrans_lens.evaluation.passes import unembedding
 from contrans_lens.interventions import Edit, steer
 from contrans_lens.models import HookedModel, TokenBatch, generate_tokens, input_device
 from contrans_lens.models.generation import end_ids

@@ -10,7 +10,7 @@ permutes ``w``.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -20,16 +20,11 @@ from torch import Tensor
 from contrans_lens.errors import MapError
 from contrans_lens.maps.affine import AffineMap, affine_from_weight
 from contrans_lens.maps.factor import SourceFactor, factor_source, inverse_filter
-from contrans_lens.maps.fit import check_method, check_pairs, ridge_strengths, solve, with_diagnostics
-from contrans_lens.maps.leave_one_out import RidgePath, leave_one_out_path
+from contrans_lens.maps.fit import check_method, check_pairs, solve, with_diagnostics
+from contrans_lens.maps.leave_one_out import RidgePath
+from contrans_lens.maps.pair_ridges import PairRidges
 from contrans_lens.maps.shuffled import permutations, permuted_product, refitted_concepts, shuffled_ridges
 from contrans_lens.models import Fingerprint
-
-_DOUBLE_LIMIT = 2**22
-"""Up to so many target numbers the products over pairs run in float64 too; the factorisation always does."""
-
-_CHUNK_ELEMENTS = 2**26
-"""Numbers that one batched product over target layers or shuffles may hold at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,37 +44,25 @@ class MapGrid:
     rank: int | None = None
     source_fingerprint: Fingerprint | None = None
     target_fingerprint: Fingerprint | None = None
-    _paths: dict[tuple[int, int], RidgePath] = field(default_factory=dict, repr=False)
 
     @property
     def shape(self) -> tuple[int, int]:
         """Source layers, target layers."""
         return len(self.source_hook_points), len(self.target_hook_points)
 
+    @cached_property
+    def _pairs(self) -> PairRidges:
+        return PairRidges(self.x, self.y, self.factor, self.method, self.ridge, self.ridges)
+
     @property
     def dtype(self) -> torch.dtype:
         """Of the products over pairs: float64 for small problems or float64 states, else float32."""
-        double = torch.float64 in (self.x.dtype, self.y.dtype) or self.y.numel() <= _DOUBLE_LIMIT
-        return torch.float64 if double else torch.float32
+        return self._pairs.dtype
 
-    @cached_property
+    @property
     def y_mean(self) -> Float[Tensor, "target_layer d_target"]:
         """Mean target states, float64."""
-        return self.y.mean(0, dtype=torch.float64)
-
-    @cached_property
-    def _centred(self) -> Float[Tensor, "target_layer n d_target"]:
-        """All target states about their mean in the dtype of the products; kept once something needs all pairs.
-
-        The mean is taken off in two parts, so that float32 states need no float64 copy.
-        """
-        high = self.y_mean.to(self.dtype)
-        low = (self.y_mean - high).to(self.dtype)
-        return (self.y.to(self.dtype) - high).sub_(low).transpose(0, 1).contiguous()
-
-    def _target_states(self, t: int) -> Float[Tensor, "n d_target"]:
-        """One target layer about its mean, float64."""
-        return self.y[:, t].to(torch.float64) - self.y_mean[t]
+        return self._pairs.y_mean
 
     def map(
         self,
@@ -101,8 +84,8 @@ class MapGrid:
             MapError: a hook point is not in the grid, or the widths do not allow the method.
         """
         s, t = self._source(source), self._target(target)
-        fitted_path = self._path(s, t) if self.method in ("ols", "ridge", "reduced_rank") else None
-        b = self.factor.left(self.x[:, s], s).mT @ self._target_states(t)
+        fitted_path = self._pairs.path(s, t) if self.method in ("ols", "ridge", "reduced_rank") else None
+        b = self.factor.left(self.x[:, s], s).mT @ self._pairs.target_states(t)
         chosen = fitted_path.chosen() if fitted_path else None
         solution = solve(self.method, self.factor, s, b, chosen, self.rank)
         moved = 0.0 if self.method == "identity" else 1.0
@@ -132,7 +115,7 @@ class MapGrid:
             MapError: a hook point is not in the grid, or the method has no ridge.
         """
         self._require_linear("a ridge path")
-        return self._path(self._source(source), self._target(target))
+        return self._pairs.path(self._source(source), self._target(target))
 
     def chosen_ridges(self) -> Float[Tensor, "source_layer target_layer"]:
         """The ridge of every pair, choosing all that were not chosen yet: three products per source layer.
@@ -141,10 +124,7 @@ class MapGrid:
             MapError: the method has no ridge.
         """
         self._require_linear("a choice of ridge")
-        for s in range(self.shape[0]):  # one source at a time: the products hold [target, n, rank] numbers
-            self._choose(s)
-        rows = [[self._path(s, t).chosen() for t in range(self.shape[1])] for s in range(self.shape[0])]
-        return torch.tensor(rows, dtype=torch.float64)
+        return self._pairs.choose_all()
 
     def concept(
         self, vector: Float[Tensor, "*batch d_source"], source: str, target: str
@@ -158,7 +138,7 @@ class MapGrid:
         self._check_width(vector)
         if self.method not in ("ols", "ridge"):
             return self.map(source, target).concept(vector)
-        weights = self.factor.text_weights(self.x[:, s], vector, self._chosen(s, t), s)
+        weights = self.factor.text_weights(self.x[:, s], vector, self._pairs.chosen(s, t), s)
         return (weights.to(self.dtype) @ self.y[:, t].to(self.dtype)).to(vector.dtype)
 
     def concepts(
@@ -173,7 +153,7 @@ class MapGrid:
         self._check_width(vectors)
         if len(vectors) != self.shape[0]:
             raise MapError(f"{len(vectors)} vectors for {self.shape[0]} source layers; give one per source layer.")
-        chosen = self._ridges_fast()
+        chosen = self._pairs.of_all_pairs()
         weights = torch.stack(
             [
                 self.factor.text_weights(self.x[:, s], vectors[s].expand(self.shape[1], -1), chosen[s, :, None], s)
@@ -190,7 +170,7 @@ class MapGrid:
             MapError: the method is not least squares or ridge.
         """
         self._require_linear("forming all maps at once")
-        chosen = self._ridges_fast()
+        chosen = self._pairs.of_all_pairs()
         formed = self.y.new_empty(*self.shape, self.y.shape[2], self.x.shape[2], dtype=self.dtype)
         for s, b in self._projected_targets():
             scale = inverse_filter(self.factor.singular[s], chosen[s, :, None]).to(b.dtype)
@@ -209,7 +189,7 @@ class MapGrid:
         """
         self._require_linear("R2 of all pairs at once")
         check_pairs(x_test, y_test)
-        chosen = self._ridges_fast()
+        chosen = self._pairs.of_all_pairs()
         truth = y_test.transpose(0, 1).to(torch.float64)
         total = (truth - truth.mean(1, keepdim=True)).square().sum((1, 2))
         rows = []
@@ -256,65 +236,24 @@ class MapGrid:
             raise MapError("the identity is not fitted, so shuffled pairs mean nothing for it; use another method.")
         orders = permutations(self.factor.n, n_draws, seed).to(self.y.device)
         if self.method not in ("ols", "ridge"):
-            strength = self._chosen(s, t) if self.method == "reduced_rank" else None
+            strength = self._pairs.chosen(s, t) if self.method == "reduced_rank" else None
             left = self.factor.left(self.x[:, s], s)
             return refitted_concepts(
-                self.method, self.factor, s, left, self._target_states(t), orders, vector, strength, self.rank
+                self.method, self.factor, s, left, self._pairs.target_states(t), orders, vector, strength, self.rank
             )
         if ridge == "true" or self.method == "ols":
-            chosen = torch.full((n_draws, 1), self._chosen(s, t)).to(self.factor.mean)
+            chosen = torch.full((n_draws, 1), self._pairs.chosen(s, t)).to(self.factor.mean)
         else:
             left = self.factor.left(self.x[:, s], s)
-            y = self._target_states(t).to(self.dtype)
-            chosen = shuffled_ridges(left, self.factor.singular[s], y, orders, self._strengths(s))
+            y = self._pairs.target_states(t).to(self.dtype)
+            chosen = shuffled_ridges(left, self.factor.singular[s], y, orders, self._pairs.strengths(s))
         weights = self.factor.text_weights(self.x[:, s], vector.expand(n_draws, -1), chosen, s)
         return permuted_product(weights, orders, self.y[:, t].to(self.dtype)).to(vector.dtype)
 
     def _projected_targets(self) -> Iterator[tuple[int, Tensor]]:
         """For each source layer, ``B = U^T Y`` of every target layer: ``[target, rank, d_target]``."""
         for s in range(self.shape[0]):
-            yield s, self.factor.left(self.x[:, s], s).to(self.dtype).mT @ self._centred
-
-    def _strengths(self, s: int) -> Float[Tensor, " strength"]:
-        return ridge_strengths(self.method, self.ridge, self.ridges, self.factor, s)
-
-    def _ridges_fast(self) -> Float[Tensor, "source_layer target_layer"]:
-        """The ridge of every pair; a given strength needs no leave-one-out."""
-        if self.method == "ridge" and isinstance(self.ridge, str):
-            return self.chosen_ridges().to(self.factor.mean)
-        value = 0.0 if self.method == "ols" else float(self.ridge)
-        return torch.full(self.shape, value, dtype=torch.float64, device=self.factor.mean.device)
-
-    def _chosen(self, s: int, t: int) -> float:
-        """The ridge of one pair; a given strength needs no leave-one-out."""
-        if self.method == "ols":
-            return 0.0
-        return self._path(s, t).chosen() if isinstance(self.ridge, str) else float(self.ridge)
-
-    def _path(self, s: int, t: int) -> RidgePath:
-        if (s, t) not in self._paths:
-            left = self.factor.left(self.x[:, s], s)
-            self._store_paths(s, [t], left, self._target_states(t).to(self.dtype)[None])
-        return self._paths[s, t]
-
-    def _choose(self, s: int) -> None:
-        """Leave-one-out of one source layer against every target layer that has none yet."""
-        missing = [t for t in range(self.shape[1]) if (s, t) not in self._paths]
-        if not missing:
-            return
-        left = self.factor.left(self.x[:, s], s)
-        step = max(1, _CHUNK_ELEMENTS // (self.y[:, 0].numel() + left.numel()))
-        for start in range(0, len(missing), step):
-            part = missing[start : start + step]
-            whole = len(part) == self.shape[1]
-            self._store_paths(s, part, left, self._centred if whole else self._centred[part])
-
-    def _store_paths(
-        self, s: int, targets: list[int], left: Float[Tensor, "n rank"], y: Float[Tensor, "target n d_target"]
-    ) -> None:
-        path = leave_one_out_path(left, self.factor.singular[s], y, self._strengths(s))
-        for row, t in enumerate(targets):
-            self._paths[s, t] = RidgePath(path.ridges, path.press[row : row + 1], path.baseline[row : row + 1])
+            yield s, self.factor.left(self.x[:, s], s).to(self.dtype).mT @ self._pairs.centred
 
     def _source(self, name: str) -> int:
         return _position(name, self.source_hook_points, "source")
@@ -387,7 +326,7 @@ def fit_map_grid(
         target_fingerprint,
     )
     if method in ("ridge", "reduced_rank"):
-        grid._strengths(0)  # a bad strength is an error now, not when the first pair is asked for
+        grid._pairs.strengths(0)  # a bad strength is an error now, not when the first pair is asked for
     return grid
 
 

@@ -4,6 +4,7 @@ import torch
 from contrans_lens.errors import EvaluationError, HookPointError, TextError
 from contrans_lens.evaluation import score_items, score_vectors
 from contrans_lens.evaluation.continuations import plan_items
+from contrans_lens.evaluation.passes import CellPasses
 from contrans_lens.evaluation.stacked import StackedRuns
 from contrans_lens.interventions import GENERATED, PROMPT, Intervention
 from contrans_lens.models import hooks, logits, open_model, tokenize
@@ -128,14 +129,14 @@ def refuses(self, batch, residual, part, hook_point, reads, cut, trim):
 
 
 def mixes_rows(self, batch, residual, part, hook_point, reads, cut, trim):
-    return self._plain(batch, part.flip(0), hook_point, reads)
+    return self.plain(batch, part.flip(0), hook_point, reads)
 
 
 @pytest.mark.parametrize("broken", [refuses, mixes_rows])
 def test_a_model_that_does_not_stand_resuming_is_run_the_plain_way(monkeypatch, broken):
     vectors = additions(64)
     expected = score_vectors(open_tiny("gpt2", "bridge"), ITEMS, HOOK_POINT, vectors)
-    monkeypatch.setattr(StackedRuns, "_resumed", broken)
+    monkeypatch.setattr(CellPasses, "resumed", broken)
     model = open_tiny("gpt2", "bridge", fresh=True)  # what was found out about a model is remembered
     assert torch.allclose(score_vectors(model, ITEMS, HOOK_POINT, vectors), expected, atol=1e-5)
 
@@ -143,7 +144,7 @@ def test_a_model_that_does_not_stand_resuming_is_run_the_plain_way(monkeypatch, 
 def test_a_model_without_anunembedding_module_gives_the_same(monkeypatch):
     model = open_tiny("gpt2", "bridge")
     expected = score_items(model, ITEMS)
-    monkeypatch.setattr("contrans_lens.evaluation.stacked.unembedding", lambda model: None)
+    monkeypatch.setattr("contrans_lens.evaluation.passes.unembedding", lambda model: None)
     assert torch.allclose(score_items(model, ITEMS), expected, atol=1e-6)
 
 

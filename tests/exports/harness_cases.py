@@ -125,3 +125,11 @@ def write_tasks(folder):
     group["aggregate_metric_list"] = [{"metric": "acc", "weight_by_size": True}]
     (folder / "tiny_group.yaml").write_text(json.dumps(group))
     return folder
+
+
+def ask(lm, pairs=PAIRS):
+    return lm.loglikelihood(likelihood_requests(pairs), disable_tqdm=True)
+
+
+def write(lm, contexts=CONTEXTS, **arguments):
+    return lm.generate_until(generation_requests(contexts, **arguments), disable_tqdm=True)

@@ -1,15 +1,8 @@
-import json
-import sys
-
 import pytest
 import torch
 
 from contrans_lens.errors import (
     EvaluationError,
-    FingerprintMismatchError,
-    HookPointError,
-    InterventionError,
-    ModelError,
 )
 from contrans_lens.interventions import (
     GENERATED,
@@ -18,35 +11,27 @@ from contrans_lens.interventions import (
     FromMarker,
     Intervention,
     generate,
-    save_interventions,
 )
-from contrans_lens.models import fingerprint
-from tests.tiny_models import D_MODEL, N_CTX, N_LAYERS, RAW_KINDS, blocks_of, hf_tiny, open_tiny, tiny_folder
+from tests.tiny_models import N_CTX, N_LAYERS, RAW_KINDS, blocks_of, hf_tiny, open_tiny
 
 pytest.importorskip("lm_eval")
 pytest.importorskip("accelerate")  # lm-eval's own model, the oracle, needs it
 
-from lm_eval import simple_evaluate
 from lm_eval.api.model import CachingLM
-from lm_eval.api.registry import get_model
-from lm_eval.tasks import TaskManager
 
 from contrans_lens.exports import SteeredLM, writing
 from contrans_lens.exports.requests import buckets, plan_requests
 from tests.exports.harness_cases import (
-    CONTEXTS,
-    DOCUMENTS,
-    HOOK_POINT,
     LONG,
-    PAIRS,
     addition,
+    ask,
     generation_requests,
     hooked,
     likelihood_requests,
     oracle,
     rolling_requests,
     vector,
-    write_tasks,
+    write,
 )
 
 pytestmark = pytest.mark.xdist_group("lm-eval")
@@ -56,22 +41,9 @@ CONVENTIONS = [("gpt2", False, False), ("gpt2", None, True), ("llama", None, Fal
 TEXTS = ("The little fox ran home.", LONG, "Once upon a time there was a girl", "No!", LONG[:500], "")
 
 
-@pytest.fixture(scope="module")
-def task_manager(tmp_path_factory):
-    return TaskManager(include_path=write_tasks(tmp_path_factory.mktemp("tasks")), include_defaults=False)
-
-
 def assert_same(found, expected):
     assert [greedy for _, greedy in found] == [greedy for _, greedy in expected]
     assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], abs=1e-4)
-
-
-def ask(lm, pairs=PAIRS):
-    return lm.loglikelihood(likelihood_requests(pairs), disable_tqdm=True)
-
-
-def write(lm, contexts=CONTEXTS, **arguments):
-    return lm.generate_until(generation_requests(contexts, **arguments), disable_tqdm=True)
 
 
 @pytest.mark.parametrize("kind", RAW_KINDS)
@@ -337,143 +309,3 @@ def test_results_are_cached_as_they_are_found(tmp_path, monkeypatch):
         lm.loglikelihood_rolling(requests[1]),
         lm.generate_until(requests[2]),
     )
-
-
-@pytest.mark.parametrize("kind", RAW_KINDS)
-@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
-def test_tasks_give_the_metrics_of_the_harness(architecture, kind, task_manager):
-    tasks = ["tiny_choice", "tiny_writing", "tiny_cloze"] + (["tiny_text"] if architecture == "gpt2" else [])
-    lm, theirs = (
-        SteeredLM(open_tiny(architecture, kind), addition(), add_bos=architecture == "llama"),
-        oracle(architecture),
-    )
-    how = {"tasks": tasks, "task_manager": task_manager, "bootstrap_iters": 0}
-    found = simple_evaluate(lm, **how)
-    with hooked(theirs.model, vector()):
-        expected = simple_evaluate(theirs, **how)
-    for task in tasks:
-        numbers = {key: value for key, value in expected["results"][task].items() if isinstance(value, float)}
-        assert len(numbers) > 1 or task == "tiny_writing"
-        assert {key: found["results"][task][key] for key in numbers} == pytest.approx(numbers, rel=1e-4)
-    assert found["config"]["interventions"] == [str(addition())]
-    json.dumps(found["config"])
-
-
-def test_a_choice_task_is_scored_as_by_hand(task_manager):
-    hf, tokenizer = hf_tiny("llama")
-    right = []
-    for document in DOCUMENTS:
-        sums = []
-        for choice in document["choices"]:
-            prompt = tokenizer(document["question"]).input_ids
-            ids = torch.tensor([tokenizer(f"{document['question']} {choice}").input_ids])
-            with hooked(hf, vector()), torch.no_grad():
-                log_p = hf(ids).logits.double().log_softmax(-1)
-            sums.append(log_p[0, :-1].gather(1, ids[0, 1:, None])[len(prompt) - 1 :].sum().item())
-        right.append(max(range(3), key=sums.__getitem__) == document["gold"])
-    lm = SteeredLM(open_tiny("llama", "bridge"), addition())
-    found = simple_evaluate(lm, tasks=["tiny_choice"], task_manager=task_manager, bootstrap_iters=0)
-    assert [sample["acc"] for sample in found["samples"]["tiny_choice"]] == right
-    assert found["results"]["tiny_choice"]["acc,none"] == sum(right) / len(right)
-
-
-def test_the_harness_opens_it_by_name(tmp_path, task_manager):
-    assert get_model("contrans-lens") is SteeredLM
-    model = open_tiny("llama", "bridge")
-    made = addition(fingerprint=fingerprint(model))
-    folder = made.save(tmp_path / "steering")
-    how = {"tasks": ["tiny_choice"], "task_manager": task_manager, "bootstrap_iters": 0}
-    text = f"pretrained={tiny_folder('llama')},intervention={folder},strength=.5,kind=bridge,dtype=float32"
-    found = simple_evaluate("contrans-lens", text, batch_size=2, device="cuda:0", **how)  # its default
-    expected = simple_evaluate(SteeredLM(model, made.with_strength(0.5)), **how)
-    assert found["results"] == expected["results"]
-    assert SteeredLM.create_from_arg_string(text).interventions == (made.with_strength(0.5),)
-    lm = SteeredLM.create_from_arg_obj({"pretrained": model, "batch_size": "auto:4"}, {"batch_size": 1, "device": None})
-    assert (lm.model, lm.interventions, lm.batch_size) == (model, (), None)
-    two = save_interventions(tmp_path / "two", [made, -made])
-    for arguments, message in [
-        ({"intervention": folder}, "pretrained"),
-        ({"pretrained": model, "colour": 1}, "colour"),
-        ({"pretrained": model, "intervention": two, "strength": 1.0}, "there are 2"),
-        ({"pretrained": tiny_folder("llama"), "dtype": "float31"}, "float31"),
-        ({"pretrained": model, "batch_size": "many"}, "many"),
-    ]:
-        with pytest.raises(EvaluationError, match=message):
-            SteeredLM.create_from_arg_obj(arguments)
-    other = {"pretrained": open_tiny("llama", "bridge", seed=1), "intervention": folder}
-    with pytest.raises(FingerprintMismatchError):
-        SteeredLM.create_from_arg_obj(other)
-
-
-def overflowing():
-    return Intervention(HOOK_POINT, torch.full((D_MODEL,), 3e38), unit="absolute")
-
-
-@pytest.mark.parametrize(
-    ("call", "error", "message"),
-    [
-        (lambda m: ask(SteeredLM(m), [PAIRS[0], ("The sky is", "")]), EvaluationError, "request 1 .*empty"),
-        (lambda m: ask(SteeredLM(m), [("No!", LONG)]), EvaluationError, "request 0 .*the model takes 128"),
-        (lambda m: ask(SteeredLM(m), [("", "<|endoftext|>")]), EvaluationError, "request 0 .*no tokens"),
-        (lambda m: ask(SteeredLM(m, overflowing())), EvaluationError, r"request \d+ .*not finite"),
-        (
-            lambda m: SteeredLM(m, overflowing()).loglikelihood_rolling(rolling_requests(["No!"]), True),
-            EvaluationError,
-            "text 0: .*not finite",
-        ),
-        (lambda m: write(SteeredLM(m)), EvaluationError, "256 tokens are to be generated"),
-        (lambda m: write(SteeredLM(m), max_gen_toks=4, num_beams=4), EvaluationError, "num_beams"),
-        (lambda m: write(SteeredLM(m), max_gen_toks=4, temperature=1, top_p=0.9), EvaluationError, "top_p"),
-        (lambda m: write(SteeredLM(m), max_gen_toks=0), EvaluationError, "max_gen_toks=0"),
-        (lambda m: write(SteeredLM(m), max_gen_toks=4, until=[3]), EvaluationError, "until"),
-        (lambda m: SteeredLM(m, batch_size=0), EvaluationError, "batch_size"),
-        (lambda m: SteeredLM(m, max_length=N_CTX + 1), EvaluationError, "max_length"),
-        (lambda m: ask(SteeredLM(m, token_budget=0)), EvaluationError, "token_budget"),
-        (
-            lambda m: SteeredLM(m, addition(fingerprint=fingerprint(open_tiny("gpt2", "bridge", seed=1)))),
-            FingerprintMismatchError,
-            "another model",
-        ),
-        (
-            lambda m: SteeredLM(m, Intervention("blocks.9.hook_resid_post", vector(), unit="absolute")),
-            HookPointError,
-            "9",
-        ),
-        (lambda m: SteeredLM(m, Intervention(HOOK_POINT, torch.ones(3), unit="absolute")), InterventionError, "32"),
-        (lambda m: ask(SteeredLM(m, addition(positions=FromMarker("zebra")))), InterventionError, "zebra"),
-    ],
-)
-def test_bad_input_is_named(call, error, message):
-    with pytest.raises(error, match=message):
-        call(open_tiny("gpt2", "bridge"))
-
-
-def test_a_model_without_a_tokenizer_is_refused(monkeypatch):
-    model = open_tiny("gpt2", "bridge", fresh=True)
-    monkeypatch.setattr(model, "tokenizer", None)
-    with pytest.raises(ModelError, match="no tokenizer"):
-        SteeredLM(model)
-
-
-def test_without_lm_eval_the_error_says_what_to_install(monkeypatch):
-    for name in ("lm_eval", "lm_eval.api.instance"):
-        monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delitem(sys.modules, "contrans_lens.exports.harness")
-    monkeypatch.delattr("contrans_lens.exports.harness")
-    with pytest.raises(EvaluationError, match=r"pip install contrans-lens\[lm-eval\]"):
-        from contrans_lens.exports import SteeredLM  # noqa: F401
-    from contrans_lens.exports.__main__ import main
-
-    with pytest.raises(SystemExit, match="pip install"):
-        main()
-
-
-def test_the_command_line_is_that_of_the_harness(monkeypatch):
-    import lm_eval.__main__
-
-    from contrans_lens.exports.__main__ import main
-
-    called = []
-    monkeypatch.setattr(lm_eval.__main__, "cli_evaluate", lambda: called.append(get_model("contrans-lens")))
-    main()
-    assert called == [SteeredLM]

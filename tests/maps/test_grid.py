@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from contrans_lens.errors import MapError
-from contrans_lens.maps import MAP_METHODS, MapGrid, fit_map, fit_map_grid
-from contrans_lens.maps import grid as grid_module
+from contrans_lens.maps import MAP_METHODS, MapGrid, fit_map, fit_map_grid, pair_ridges
 from contrans_lens.maps.shuffled import permutations
 
 SOURCE = ("blocks.0.hook_resid_post", "blocks.1.hook_resid_post", "blocks.2.hook_resid_post")
@@ -81,7 +80,7 @@ def test_products_in_float32_stay_close_to_float64(monkeypatch):
     assert exact.dtype == torch.float64
     exact_ridges, vectors = exact.chosen_ridges(), torch.randn(3, 6)
     carried, weights = exact.concepts(vectors), exact.weights()
-    monkeypatch.setattr(grid_module, "_DOUBLE_LIMIT", 0)
+    monkeypatch.setattr(pair_ridges, "_DOUBLE_LIMIT", 0)
     single = grid_of(x, y)
     assert single.dtype == torch.float32
     assert torch.equal(single.chosen_ridges(), exact_ridges)

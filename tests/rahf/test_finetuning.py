@@ -1,6 +1,5 @@
 """Step 1 of RAHF: the losses are the paper's, and what is trained is a standard adapter or model."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,27 +18,9 @@ from contrans_lens.rahf.losses import answer_nll
 from contrans_lens.rahf.tokens import collate, tokenize_answers
 from contrans_lens.rahf.training import LoraSettings, TrainingSettings
 from contrans_lens.testbed import SCIT_INSTRUCTIONS, model_path, preference_set
-from contrans_lens.texts import Instructions, Preference, PreferenceSet
+from contrans_lens.texts import Instructions, PreferenceSet
+from tests.rahf.small_tunings import INSTRUCTIONS, PAIRS, SHORT, adapter, breaking_off, tune
 from tests.tiny_models import hf_tiny, tiny_folder
-
-PAIRS = PreferenceSet(
-    tuple(
-        Preference(f"Question: is the {thing} {colour}?", good, bad, topic="colours")
-        for thing in ("sky", "grass", "fox")
-        for colour, good, bad in (("green", " no, it is not", " yes"), ("old", " yes!", " She said: no"))
-    ),
-    "colours",
-)
-INSTRUCTIONS = Instructions("He is happy.\n", "He was so very sad.\n")
-SHORT = TrainingSettings(steps=5, batch_size=2, accumulation=1, learning_rate=1e-2, checkpoint_every=2, log_every=2)
-LORA = LoraSettings(rank=2, alpha=8)
-
-
-def tune(out: Path, **options: Any) -> FineTuned:
-    given = {"method": "preferred", "lora": LORA, "training": SHORT, "device": "cpu"} | options
-    if given["method"] == "scit":
-        given.setdefault("instructions", INSTRUCTIONS)
-    return fine_tune(tiny_folder("gpt2"), given.pop("preferences", PAIRS), out, **given)
 
 
 def hf_nll(prompt: str, answer: str) -> torch.Tensor:
@@ -53,10 +34,6 @@ def hf_nll(prompt: str, answer: str) -> torch.Tensor:
     bos = tokenizer.bos_token_id
     with torch.no_grad():
         return model(torch.tensor([[bos, *ids["input_ids"]]]), labels=torch.tensor([[-100, *labels]])).loss
-
-
-def adapter(result: FineTuned) -> bytes:
-    return (result.folder / "adapter_model.safetensors").read_bytes()
 
 
 @pytest.fixture(scope="module", params=["scit", "preferred", "dispreferred"])
@@ -159,79 +136,6 @@ def test_the_same_seed_gives_the_same_bytes(finished: FineTuned, tmp_path: Path)
     assert (again.curve, again.validation_curve) == (finished.curve, finished.validation_curve)
     other = tune(tmp_path / "other", method=finished.method, training=replace(SHORT, seed=1))
     assert adapter(other) != adapter(finished)
-
-
-def breaking_off(after: int) -> Callable[..., torch.Tensor]:
-    asked = 0
-
-    def nll(logits: Any, batch: Any) -> torch.Tensor:
-        nonlocal asked
-        asked += 1
-        if asked > after:
-            raise KeyboardInterrupt
-        return answer_nll(logits, batch)
-
-    return nll
-
-
-@pytest.mark.parametrize("after", [1, 4])
-def test_a_run_that_is_broken_off_ends_like_an_unbroken_one(
-    after: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    unbroken = tune(tmp_path / "unbroken", method="scit")
-    with monkeypatch.context() as patched:
-        patched.setattr(finetuning, "answer_nll", breaking_off(after))
-        with pytest.raises(KeyboardInterrupt):
-            tune(tmp_path / "broken", method="scit")
-    with pytest.raises(ArtifactError, match="broken off; call it again"):
-        FineTuned.load(tmp_path / "broken")
-    with pytest.raises(ArtifactError, match="method is 'scit' there and 'preferred' here"):
-        tune(tmp_path / "broken")
-    resumed = tune(tmp_path / "broken", method="scit")
-    assert adapter(resumed) == adapter(unbroken)
-    assert replace(resumed, folder=unbroken.folder, cost=unbroken.cost) == unbroken
-    assert not (resumed.folder / "checkpoints").exists()
-
-
-def test_a_finished_run_is_opened_without_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    first = tune(tmp_path)
-    monkeypatch.setattr(finetuning, "train", None)
-    assert tune(tmp_path) == first
-
-
-@pytest.mark.parametrize(
-    ("change", "what"),
-    [
-        ({"training": replace(SHORT, steps=6)}, "training.steps is 5 there and 6 here"),
-        ({"lora": LoraSettings(rank=3, alpha=8)}, "lora.rank is 2 there and 3 here"),
-        ({"lora": None}, "lora is"),
-        ({"preferences": PAIRS.swapped()}, "data is"),
-        ({"validation": PAIRS}, "validation is None there"),
-        ({"method": "scit"}, "method is 'preferred' there"),
-    ],
-)
-def test_another_run_is_refused_with_what_differs(
-    change: dict[str, Any], what: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    folder = tmp_path_factory.getbasetemp() / "one-finished-run"
-    first = tune(folder)
-    with pytest.raises(ArtifactError, match=what):
-        tune(folder, **change)
-    assert FineTuned.load(folder) == first
-
-
-def test_another_base_is_refused_and_the_same_one_elsewhere_is_not(tmp_path: Path) -> None:
-    first = tune(tmp_path / "out")
-    options: dict[str, Any] = {"method": "preferred", "lora": LORA, "training": SHORT, "device": "cpu"}
-    with pytest.raises(ArtifactError, match=r"base\.architecture is 'GPT2LMHeadModel' there"):
-        fine_tune(tiny_folder("llama"), PAIRS, tmp_path / "out", **options)
-    with pytest.raises(ArtifactError, match=r"base\.weights"):
-        fine_tune(tiny_folder("gpt2", 1), PAIRS, tmp_path / "out", **options)
-    moved = tmp_path / "moved"
-    moved.mkdir()
-    for path in tiny_folder("gpt2").iterdir():
-        (moved / path.name).write_bytes(path.read_bytes())
-    assert fine_tune(moved, PAIRS, tmp_path / "out", **options) == first
 
 
 @pytest.mark.parametrize("architecture", ["neox", "llama"])

@@ -25,8 +25,8 @@ from contrans_lens.errors import EvaluationError
 from contrans_lens.evaluation.behaviours.behaviour import ItemBehaviour, Measurement
 from contrans_lens.evaluation.behaviours.choice_reading import ChoicePlan, read_choices, right_choices
 from contrans_lens.evaluation.cells import Cell, Cells, stack_logits
+from contrans_lens.evaluation.passes import unembedding
 from contrans_lens.evaluation.scores import log_probabilities
-from contrans_lens.evaluation.stacked import unembedding
 from contrans_lens.models import HookedModel
 from contrans_lens.texts import ChoiceItem
 
